@@ -1,0 +1,123 @@
+"""The seam between the doors (api/) and the actors: what a door may call, and what it is called with.
+
+Everything here is synchronous. A door opens a turn, hands over what it decoded, and ends the turn;
+answers come back through ``Requester.deliver`` when the position they were decided at is committed.
+"""
+
+from typing import Protocol, TypeAlias
+
+import attrs
+
+from querator.core.commands import Command, Produce, Settle
+from querator.core.ids import Duration, Instant, PartitionId, QueueName, ReservationNumber, SessionId
+from querator.core.replies import Reply
+
+Delivery: TypeAlias = "tuple[int, Reply | ReservationLost]"
+"""(request or subscription id, what became of it)."""
+
+
+@attrs.define
+class ReservationLost:
+    """Pushed to a holder: that reservation ended without its doing."""
+
+    partition: PartitionId
+    reservation: ReservationNumber
+    nonce: int
+    why: str
+
+
+@attrs.define
+class HeldReservation:
+    """One entry of a resumed session's reservations."""
+
+    queue: QueueName
+    partition: PartitionId
+    reservation: ReservationNumber
+    nonce: int
+    remaining: list[tuple[int, int]]
+    """(first index, count) ranges not yet settled."""
+    deadline: Instant
+
+
+class Requester(Protocol):
+    """Who asked: a session or one HTTP request. Owned by the door; actors only call ``deliver``."""
+
+    session: SessionId
+    """"" for one that cannot hold reservations across a reconnect."""
+    generation: int
+    is_open: bool
+    """False: nothing can reach the client any more; its undelivered reservations are released."""
+
+    def deliver(self, deliveries: list[Delivery]) -> None:
+        """Take committed answers and pushes; never waits, never raises."""
+
+
+@attrs.define
+class SubscriptionRequest:
+    window: int
+    window_bytes: int
+    batch: int
+    linger: Duration
+    reservation_timeout: Duration
+    held: bool
+
+
+@attrs.define
+class ReserveRequest:
+    """``deadline`` 0: answer at once (Rejected NOTHING_READY if empty); else park until then."""
+
+    items_max: int
+    deadline: Instant
+    reservation_timeout: Duration
+    held: bool
+    client: str = ""
+    """HTTP: two parked requests of one client on one queue are refused."""
+
+
+@attrs.define
+class QueueStats:
+    queue: QueueName
+    partitions: "list[object]"
+    """PartitionStats, one a partition."""
+    subscriptions: int
+    parked: int
+
+
+class BrokerPort(Protocol):
+    """What the doors use of a running node (implemented by actors/broker.py)."""
+
+    def begin_turn(self) -> Instant:
+        """Read the clock once for all that follows, up to ``end_turn``."""
+
+    def end_turn(self) -> None:
+        """Match what became ready with the demand, and let the log writer run."""
+
+    def produce(
+        self, requester: Requester, request: int, queue: QueueName, command: Produce, partition: PartitionId | None
+    ) -> None: ...
+
+    def settle(self, requester: Requester, request: int, partition: PartitionId, command: Settle) -> None: ...
+
+    def reserve(self, requester: Requester, request: int, queue: QueueName, reserve: ReserveRequest) -> None: ...
+
+    def subscribe(
+        self, requester: Requester, subscription: int, queue: QueueName, wanted: SubscriptionRequest
+    ) -> None:
+        """Delivers ``Done`` under the subscription's id, then Reserved under the same id, for ever."""
+
+    def unsubscribe(self, requester: Requester, request: int, subscription: int) -> None: ...
+
+    def command(self, requester: Requester, request: int, partition: PartitionId, command: Command) -> None:
+        """Any other command, to one partition."""
+
+    def partitions(self, queue: QueueName) -> list[PartitionId] | None:
+        """In order of their queue-local index; ``None``: no such queue."""
+
+    def session_resumed(self, requester: Requester) -> list[HeldReservation]:
+        """The newer connection of ``requester.session`` took over; its pushes go to ``requester`` now."""
+
+    def session_lost(self, session: SessionId, generation: int) -> None:
+        """The connection is gone; its held reservations end after the grace unless it resumes."""
+
+    def session_closed(self, requester: Requester) -> None:
+        """The client said goodbye: release at once what it still holds, drop its subscriptions."""

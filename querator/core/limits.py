@@ -1,0 +1,92 @@
+"""Every bound of Querator, with the reason for the number. A test stands at each of them."""
+
+from typing import Final
+
+from querator.core.ids import DAY, MINUTE, SECOND, Duration
+
+# --- Items and requests -----------------------------------------------------------------------
+PAYLOAD_BYTES_MAX: Final = 262_144
+"""One item's payload on the WebSocket door; larger things belong in an object store."""
+BATCH_ITEMS_MAX: Final = 1_000
+"""Items of one produce or reserve, ranges of one settlement; PERFORMANCE.md: nothing gained past it."""
+QUEUE_NAME_BYTES_MAX: Final = 512
+"""CONTRACT.md 2.7."""
+KEY_BYTES_MAX: Final = 512
+DEDUPE_KEY_BYTES_MAX: Final = 128
+KIND_BYTES_MAX: Final = 256
+ENCODING_BYTES_MAX: Final = 256
+REFERENCE_BYTES_MAX: Final = 2_000
+HEADERS_MAX: Final = 64
+HEADERS_BYTES_MAX: Final = 8_192
+"""All names and values of one item's headers together."""
+REASON_BYTES_MAX: Final = 1_024
+CLIENT_NAME_BYTES_MAX: Final = 256
+PRODUCER_NAME_BYTES_MAX: Final = 128
+ATTEMPTS_MAX_MAX: Final = 65_536
+"""CONTRACT.md 2.7."""
+RESERVATION_TIMEOUT_MAX: Final = Duration(7 * DAY)
+RESERVATION_TIMEOUT_MIN: Final = Duration(100_000)
+RESERVE_WAIT_MAX: Final = Duration(15 * MINUTE)
+
+# --- One partition ----------------------------------------------------------------------------
+SEGMENT_ITEMS: Final = 1_024
+"""Items of one segment of a partition's memory; a power of two (PERFORMANCE.md D4)."""
+TURN_DUE_ITEMS_MAX: Final = 4_096
+"""Items that become due, expire or end in one turn; the rest wait for the next (DESIGN: decision 3)."""
+RECORD_BYTES_MAX: Final = 1_048_576
+"""Events and payloads gathered in a pending record before it takes no more commands ..."""
+PENDING_BYTES_MAX: Final = 8_388_608
+"""... and before the partition answers ``overloaded``."""
+PENDING_COMMANDS_MAX: Final = 65_536
+"""Commands decided and not yet committed, per partition."""
+PRODUCERS_MAX: Final = 10_000
+PRODUCER_RESULTS_MAX: Final = 128
+"""Remembered results per idempotent producer: its window of unanswered requests is smaller."""
+PRODUCER_RETENTION: Final = DAY
+DEDUPE_KEYS_MAX: Final = 1_000_000
+SETTLED_RESERVATIONS_MAX: Final = 1_048_576
+"""Reservations whose settlement is remembered, for repeats; a byte each."""
+IN_FLIGHT_ITEMS_MAX: Final = 1_000_000
+"""Reserved items of one node."""
+
+# --- Demand -----------------------------------------------------------------------------------
+WINDOW_ITEMS_MAX: Final = 16_384
+WINDOW_BYTES_MAX: Final = 67_108_864
+WAITERS_MAX: Final = 100_000
+"""Parked requests and subscriptions of one queue on one node."""
+SUBSCRIPTIONS_PER_SESSION_MAX: Final = 1_024
+
+# --- Sessions and sockets -----------------------------------------------------------------------
+CONNECTIONS_MAX: Final = 10_000
+MESSAGE_BYTES_MAX: Final = 4_194_304
+FRAME_COMMANDS_MAX: Final = 10_000
+"""Messages in one WebSocket message."""
+OUTBOX_BYTES_MAX: Final = 16_777_216
+"""What may wait for a slow reader before it is cut off; holds a few full messages of pushes."""
+PUSHES_UNCONFIRMED_MAX: Final = 65_536
+HELLO_TIMEOUT: Final = Duration(5 * SECOND)
+PING_INTERVAL: Final = Duration(5 * SECOND)
+PING_TIMEOUT: Final = Duration(10 * SECOND)
+SESSION_GRACE: Final = Duration(5 * SECOND)
+DRAIN_TIMEOUT: Final = Duration(10 * SECOND)
+HEADER_BYTES_MAX: Final = 16_384
+REQUEST_LINE_BYTES_MAX: Final = 8_192
+HEADER_TIMEOUT: Final = Duration(10 * SECOND)
+CONTROL_FRAMES_PER_SECOND_MAX: Final = 50
+
+# --- Log --------------------------------------------------------------------------------------
+APPEND_BYTES_MAX: Final = 8_388_608
+APPEND_PARTITIONS_MAX: Final = 256
+APPEND_TIMEOUT: Final = Duration(30 * SECOND)
+HOLD_TIMEOUT: Final = Duration(30 * SECOND)
+"""How long a partition keeps a failed append's bytes and retries them (DESIGN: decision 7)."""
+READ_BYTES_MAX: Final = 16_777_216
+PAYLOAD_MEMORY_BYTES: Final = 268_435_456
+"""Payloads of waiting items kept in memory, all partitions of a node; beyond, they stay in the log."""
+SNAPSHOT_RECORDS: Final = 10_000
+SNAPSHOT_BYTES: Final = 67_108_864
+"""A partition is snapshotted after this many records or bytes of log."""
+BUCKET_BYTES: Final = 1_073_741_824
+QUEUES_MAX: Final = 10_000
+PARTITIONS_PER_QUEUE_MAX: Final = 1_024
+KEY_SLOTS: Final = 1_024
