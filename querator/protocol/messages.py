@@ -6,35 +6,41 @@ durations are integers, microseconds. A *column* is absent, one value for all it
 an entry an item.
 """
 
-from typing import TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
+
+NUMBER_MAX: Final = 2**53 - 1
+"""Largest integer that every JSON reader keeps exactly; ids and push numbers stay below it."""
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False, tag_field="type"):
     """Base of all messages: unknown fields are refused, defaults are left out."""
 
 
-
-
 # --- from the client ------------------------------------------------------------------------------
 
 
 class Hello(Message, tag="hello"):
-    """The first message. ``resume`` is the token of an earlier ``welcome``."""
+    """The first message. ``resume`` is the token of the latest ``welcome``.
+
+    Subscriptions do not outlive their connection: subscribe again after each ``welcome``.
+    """
 
     client: str
     resume: str = ""
     auth: str = ""
-    confirmed: int = 0
+    confirmed: Number = 0
     """With ``resume``: the last push this client has taken over."""
 
 
 class Produce(Message, tag="produce"):
     """Give ``payloads`` (bytes; base64 in JSON) or ``texts`` (UTF-8)."""
 
-    id: int
+    id: Number
     queue: str
     payloads: list[bytes] | UnsetType = UNSET
     texts: list[str] | UnsetType = UNSET
@@ -48,7 +54,7 @@ class Produce(Message, tag="produce"):
     reservation_timeout: int | list[int | None] | None = None
     attempts_max: int | list[int | None] | None = None
     producer: str = ""
-    sequence: int = 0
+    sequence: Number = 0
     partition: int | None = None
     """Pin to this partition: a repeat of a producer's sequence goes where the first went."""
 
@@ -56,7 +62,7 @@ class Produce(Message, tag="produce"):
 class Subscribe(Message, tag="subscribe"):
     """Have reservations pushed. The subscription is named by this message's ``id``."""
 
-    id: int
+    id: Number
     queue: str
     window: int = 1_000
     """Items pushed and not yet settled, at most."""
@@ -73,14 +79,14 @@ class Subscribe(Message, tag="subscribe"):
 
 
 class Unsubscribe(Message, tag="unsubscribe"):
-    id: int
-    subscription: int
+    id: Number
+    subscription: Number
 
 
 class Reserve(Message, tag="reserve"):
     """Ask once. ``wait``: how long to stay parked when nothing is ready; 0 answers at once."""
 
-    id: int
+    id: Number
     queue: str
     items: int = 1
     wait: int = 0
@@ -92,7 +98,7 @@ class Reserve(Message, tag="reserve"):
 class Complete(Message, tag="complete"):
     """``ranges``: [first index, count] pairs within the reservation; absent: all of it."""
 
-    id: int
+    id: Number
     token: str
     ranges: list[tuple[int, int]] | None = None
 
@@ -100,7 +106,7 @@ class Complete(Message, tag="complete"):
 class Retry(Message, tag="retry"):
     """The attempt failed. ``at`` (instant) or ``delay``; neither: by the queue's backoff; ``delay`` 0: at once."""
 
-    id: int
+    id: Number
     token: str
     ranges: list[tuple[int, int]] | None = None
     at: int | None = None
@@ -110,13 +116,13 @@ class Retry(Message, tag="retry"):
 class Release(Message, tag="release"):
     """Give back without blame: the attempt does not count."""
 
-    id: int
+    id: Number
     token: str
     ranges: list[tuple[int, int]] | None = None
 
 
 class Dead(Message, tag="dead"):
-    id: int
+    id: Number
     token: str
     reason: str
     ranges: list[tuple[int, int]] | None = None
@@ -125,7 +131,7 @@ class Dead(Message, tag="dead"):
 class Extend(Message, tag="extend"):
     """Move the deadline to ``timeout`` from now; 0: the queue's reservation timeout."""
 
-    id: int
+    id: Number
     token: str
     timeout: int = 0
 
@@ -133,31 +139,31 @@ class Extend(Message, tag="extend"):
 class Confirm(Message, tag="confirm"):
     """All pushes up to ``push`` have been taken over. Unanswered."""
 
-    push: int
+    push: Number
 
 
 class Stats(Message, tag="stats"):
-    id: int
+    id: Number
     queue: str
 
 
 class Watch(Message, tag="watch"):
     """Follow a queue's counters (every ``interval``), until ``unwatch``."""
 
-    id: int
+    id: Number
     queue: str
     interval: int = 1_000_000
 
 
 class Unwatch(Message, tag="unwatch"):
-    id: int
-    watch: int
+    id: Number
+    watch: Number
 
 
 class Call(Message, tag="call"):
     """An operator's call; see docs/PROTOCOL.md for the methods and their parameters."""
 
-    id: int
+    id: Number
     method: str
     params: msgspec.Raw = msgspec.Raw(b"")
 
@@ -230,9 +236,9 @@ class Unsubscribed(Message, tag="unsubscribed"):
 
 
 class Reserved(Message, tag="reserved"):
-    """A reservation: pushed (``push`` > 0, ``subscription`` set) or the answer to ``reserve`` (``id`` set).
+    """A reservation: pushed (``subscription`` set) or the answer to ``reserve`` (``id`` set).
 
-    A large reservation comes in several messages of the same token; ``first`` is the index of this
+    Either is numbered by ``push``, one number a message. A large reservation comes in several messages of the same token; ``first`` is the index of this
     message's first item within the reservation.
     """
 
@@ -283,11 +289,13 @@ class Extended(Message, tag="extended"):
 
 
 class Lost(Message, tag="lost"):
-    """Reservations that this session no longer holds; settling them is refused from here on."""
+    """A reservation that this session no longer holds; settling it is refused from here on.
+
+    It bears no push number: after a resume, what ``welcome`` does not list is lost.
+    """
 
     token: str
     why: str
-    push: int = 0
 
 
 class GoingAway(Message, tag="going_away"):
