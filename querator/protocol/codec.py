@@ -62,19 +62,19 @@ class Codec:
     is_text: bool
 
     _encode: Callable[[Any], bytes]
-    _decode_client: Callable[[Frame], list[ClientMessage]]
-    _decode_server: Callable[[Frame], list[ServerMessage]]
-    _decode_raw: Callable[[Frame], list[msgspec.Raw]]
+    _decode_client: Callable[[Any], list[ClientMessage]]
+    _decode_server: Callable[[Any], list[ServerMessage]]
+    _decode_raw: Callable[[Any], list[msgspec.Raw]]
     _decode_one: Callable[[Any], ClientMessage]
     _decode_id: Callable[[Any], _Identified]
 
     # -- encoding --------------------------------------------------------------------------------
 
-    def encode(self, messages: Sequence[ClientMessage] | Sequence[ServerMessage]) -> Frame:
+    def encode(self, messages: Sequence[ClientMessage | ServerMessage]) -> Frame:
         """The frame of these messages."""
         raise NotImplementedError
 
-    def encode_batch(self, messages: list[ServerMessage] | list[ClientMessage]) -> Encoded:
+    def encode_batch(self, messages: Sequence[ClientMessage | ServerMessage]) -> Encoded:
         """These messages, encoded, to be joined with others into a frame later."""
         return Encoded(len(messages), self._encode(messages))
 
@@ -172,7 +172,7 @@ class _JsonCodec(Codec):
         self._decode_one = msgspec.json.Decoder(ClientMessage).decode
         self._decode_id = msgspec.json.Decoder(_Identified).decode
 
-    def encode(self, messages: Sequence[ClientMessage] | Sequence[ServerMessage]) -> Frame:
+    def encode(self, messages: Sequence[ClientMessage | ServerMessage]) -> Frame:
         return self._encode(messages).decode()
 
     def join(self, batches: Sequence[Encoded]) -> Frame:
@@ -203,7 +203,7 @@ class _MsgpackCodec(Codec):
         self._decode_one = msgspec.msgpack.Decoder(ClientMessage).decode
         self._decode_id = msgspec.msgpack.Decoder(_Identified).decode
 
-    def encode(self, messages: Sequence[ClientMessage] | Sequence[ServerMessage]) -> Frame:
+    def encode(self, messages: Sequence[ClientMessage | ServerMessage]) -> Frame:
         return self._encode(messages)
 
     def join(self, batches: Sequence[Encoded]) -> Frame:

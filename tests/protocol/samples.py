@@ -2,8 +2,6 @@
 
 from typing import Final
 
-from msgspec import Raw
-
 from querator.protocol import messages as wire
 from querator.protocol.codec import Codec
 
