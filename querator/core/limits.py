@@ -9,6 +9,10 @@ PAYLOAD_BYTES_MAX: Final = 262_144
 """One item's payload on the WebSocket door; larger things belong in an object store."""
 BATCH_ITEMS_MAX: Final = 1_000
 """Items of one produce or reserve, ranges of one settlement; PERFORMANCE.md: nothing gained past it."""
+IMPORT_ITEMS_MAX: Final = 100_000
+"""Items of one import; the body's size is the tighter bound (CONTRACT.md 2.7)."""
+RESERVATION_BYTES_MAX: Final = 2_097_152
+"""Payload bytes of one reservation (but one item always goes): half a WebSocket message."""
 QUEUE_NAME_BYTES_MAX: Final = 512
 """CONTRACT.md 2.7."""
 KEY_BYTES_MAX: Final = 512
@@ -90,3 +94,44 @@ BUCKET_BYTES: Final = 1_073_741_824
 QUEUES_MAX: Final = 10_000
 PARTITIONS_PER_QUEUE_MAX: Final = 1_024
 KEY_SLOTS: Final = 1_024
+
+# --- Catalog ----------------------------------------------------------------------------------
+NAMESPACE_NAME_BYTES_MAX: Final = 256
+DEAD_QUEUE_NAME_BYTES_MAX: Final = 500
+USERNAME_BYTES_MAX: Final = 128
+EMAIL_BYTES_MAX: Final = 256
+EXTERNAL_ID_BYTES_MAX: Final = 256
+API_KEY_NAME_BYTES_MAX: Final = 128
+ROLE_NAME_BYTES_MAX: Final = 128
+"""CONTRACT.md 2.7, as the seven above."""
+QUEUE_TIMEOUT_MAX: Final = Duration((1 << 63) // 1_000)
+"""A queue's timeouts: what 63 bits of nanoseconds hold, the longest that a Go client can say."""
+NAMESPACES_MAX: Final = 10_000
+USERS_MAX: Final = 100_000
+API_KEYS_MAX: Final = 100_000
+ROLES_MAX: Final = 10_000
+BINDINGS_MAX: Final = 100_000
+"""The catalog lives in memory on every node; at these bounds it takes some 100 MB."""
+
+# --- Client -----------------------------------------------------------------------------------
+PRODUCE_WINDOW: Final = 64
+"""Produce messages of one queue that a client has unanswered, by the span of their sequence numbers:
+well below PRODUCER_RESULTS_MAX, so that the partition still knows each result when it is asked again."""
+PRODUCE_MESSAGE_BYTES_MAX: Final = 524_288
+"""Payload bytes that a client coalesces into one produce message (one call may be larger)."""
+OUTSTANDING_ITEMS_MAX: Final = 100_000
+"""Items handed to a client and not yet answered, before ``produce_nowait`` refuses more ..."""
+OUTSTANDING_BYTES_MAX: Final = 67_108_864
+"""... and their payload bytes."""
+CLIENT_FRAME_BYTES: Final = 1_048_576
+"""A client closes a frame at about this size; the server takes MESSAGE_BYTES_MAX."""
+RECONNECT_DELAY_MIN: Final = Duration(50_000)
+RECONNECT_DELAY_MAX: Final = Duration(2 * SECOND)
+"""Bounds of the back-off between a client's attempts to connect."""
+REFUSED_DELAY_MIN: Final = Duration(20_000)
+REFUSED_DELAY_MAX: Final = Duration(1 * SECOND)
+"""Bounds of the back-off before a client asks again what an overloaded server refused."""
+CONNECT_TIMEOUT: Final = Duration(10 * SECOND)
+"""For one attempt to connect, from the socket to ``welcome``."""
+GOODBYE_TIMEOUT: Final = Duration(2 * SECOND)
+"""How long a client that leaves waits for its last frames and the closing handshake."""

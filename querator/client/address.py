@@ -1,0 +1,60 @@
+"""Where a server is: ``HOST:PORT``, ``ws://HOST:PORT``, ``wss://HOST:PORT/path``."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+import attrs
+
+PORT_DEFAULT: Final = 2319
+PATH_DEFAULT: Final = "/v1/stream"
+ADDRESS_DEFAULT: Final = f"localhost:{PORT_DEFAULT}"
+
+
+@attrs.frozen
+class Address:
+    """A server's stream endpoint. ``host`` has no brackets around an IPv6 address."""
+
+    host: str
+    port: int
+    path: str = PATH_DEFAULT
+    secure: bool = False
+
+    @property
+    def authority(self) -> str:
+        """``HOST:PORT`` as it stands in a URL or a Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{'wss' if self.secure else 'ws'}://{self.authority}{self.path}"
+
+
+def parse_address(text: str) -> Address:
+    """Read an address; scheme, port and path may be left out.
+
+    Raises:
+        ValueError: it is none; the text says what one looks like.
+    """
+    stripped = text.strip()
+    full = stripped if "://" in stripped else f"ws://{stripped}"
+    try:
+        parts = urlsplit(full)
+        port = parts.port
+        host = parts.hostname
+    except ValueError:
+        raise _bad(text) from None
+    if parts.scheme not in ("ws", "wss", "http", "https") or not host:
+        raise _bad(text)
+    if parts.query or parts.fragment or parts.username or parts.password or any(c.isspace() for c in full):
+        raise _bad(text)
+    secure = parts.scheme in ("wss", "https")
+    if port is None:
+        port = 443 if secure else PORT_DEFAULT
+    if port == 0:
+        raise _bad(text)
+    path = parts.path if parts.path not in ("", "/") else PATH_DEFAULT
+    return Address(host, port, path, secure)
+
+
+def _bad(text: str) -> ValueError:
+    return ValueError(f"{text!r} is not an address: write HOST:PORT, ws://HOST:PORT or wss://HOST:PORT")
