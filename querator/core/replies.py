@@ -25,6 +25,10 @@ class Code(enum.StrEnum):
     DEDUPE_FULL = "dedupe_full"
     LIMIT_EXCEEDED = "limit_exceeded"
     QUEUE_EXISTS = "queue_exists"
+    NOT_FOUND = "not_found"
+    """A namespace, user, key, role or binding."""
+    ALREADY_EXISTS = "already_exists"
+    IN_USE = "in_use"
     DENIED = "denied"
     UNAUTHENTICATED = "unauthenticated"
     # the reservation

@@ -1,0 +1,663 @@
+"""decide: what a command makes happen. It never changes the state: it returns events and an answer.
+
+``decide(state, command, now)`` is called with a state that has seen every earlier decision, so the
+commands of one turn see each other. The caller evolves the events at once and sends the answer when
+the record they are in is committed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from querator.core import commands as cmd
+from querator.core import events as ev
+from querator.core import replies as rep
+from querator.core.commands import Verb
+from querator.core.evolve import find_reserved
+from querator.core.ids import Instant, ItemNumber, Place, ReservationNumber, SessionId
+from querator.core.limits import BATCH_ITEMS_MAX, IMPORT_ITEMS_MAX
+from querator.core.policy import encode_policy
+from querator.core.replies import Code, Rejected
+from querator.core.segments import SCHEDULED, SEGMENT_BITS
+from querator.core.settled import MIXED
+from querator.core.state import OPEN, PartitionState, Reservation
+from querator.core.views import read
+
+Decision: TypeAlias = "tuple[Sequence[ev.Event], rep.Reply]"
+
+_NO_EVENTS: Final[tuple[ev.Event, ...]] = ()
+
+_DEAD_OF_VERB: Final = {Verb.RETRY: "retried", Verb.DEAD: "dead", Verb.ENDED: "ended"}
+ATTEMPTS_REASON: Final = "attempts_exhausted"
+
+
+def decide(state: PartitionState, command: cmd.Command, now: Instant) -> Decision:
+    """The events that the command makes, and its answer. Reserve is decided by core/reserve.py."""
+    if state.policy.deleted and not isinstance(command, cmd.ReadStats | cmd.ConfirmMoves | cmd.ApplyPolicy):
+        return _NO_EVENTS, Rejected(Code.UNKNOWN_QUEUE, "the queue was deleted", "queue")
+    return _DECIDE[type(command)](state, command, now)
+
+
+# --- produce --------------------------------------------------------------------------------------
+
+
+def decide_produce(state: PartitionState, command: cmd.Produce, now: Instant) -> Decision:
+    payloads = command.payloads
+    count = len(payloads)
+    if not count:
+        return _NO_EVENTS, Rejected(Code.BATCH_EMPTY, "there must be at least one item", "payloads")
+    if count > BATCH_ITEMS_MAX:
+        return _NO_EVENTS, Rejected(
+            Code.BATCH_TOO_LARGE, f"{count} items are more than {BATCH_ITEMS_MAX} in one request", "payloads"
+        )
+    producer = command.producer
+    if producer:
+        known = _known_sequence(state, producer, command.sequence)
+        if known is not None:
+            return _NO_EVENTS, known
+    attributes = command.attributes
+    first = ItemNumber(state.next_item)
+    timeout = state.policy.expire_timeout
+    expires = Instant(now + timeout) if timeout else Instant(0)
+    due = command.due_at
+    if attributes is None and not isinstance(due, list):
+        event = ev.ItemsProduced(
+            first, count, due if due > now else Instant(0), expires, None, producer, command.sequence, payloads
+        )
+        return (event,), rep.Produced(state.partition, first, count)
+    return _produce_attributes(state, command, now, expires)
+
+
+def _known_sequence(state: PartitionState, name: str, sequence: int) -> rep.Reply | None:
+    producer = state.producers.get(name)
+    if producer is None:
+        return None
+    result = producer.results.get(sequence)
+    if result is not None:
+        first, new, duplicates = result
+        return _produced_reply(state, first, duplicates, new + len(duplicates), repeated=True)
+    if sequence <= producer.forgotten:
+        return Rejected(
+            Code.SEQUENCE_TOO_OLD,
+            f"sequence {sequence} of this producer is older than the remembered ones",
+            "sequence",
+        )
+    return None
+
+
+def _produced_reply(
+    state: PartitionState, first: int, duplicates: Sequence[tuple[int, int]], count: int, *, repeated: bool
+) -> rep.Produced:
+    if not duplicates:
+        return rep.Produced(state.partition, ItemNumber(first), count, repeated=repeated)
+    known = dict(duplicates)
+    numbers: list[int] = []
+    number = first
+    for index in range(count):
+        existing = known.get(index)
+        if existing is None:
+            numbers.append(number)
+            number += 1
+        else:
+            numbers.append(existing)
+    return rep.Produced(state.partition, ItemNumber(first), count, numbers, tuple(known), repeated)
+
+
+def _column_fault(attributes: ev.Attributes, count: int) -> Rejected | None:
+    for field in attrs.fields(ev.Attributes):
+        column = getattr(attributes, field.name)
+        if isinstance(column, list) and len(column) != count:
+            return Rejected(
+                Code.INVALID, f"the column has {len(column)} entries for {count} items", field.name
+            )
+    return None
+
+
+def _pick_column(column: Any, indexes: list[int]) -> Any:
+    return [column[index] for index in indexes] if isinstance(column, list) else column
+
+
+def _slice_attributes(attributes: ev.Attributes, indexes: list[int]) -> ev.Attributes:
+    return ev.Attributes(
+        **{field.name: _pick_column(getattr(attributes, field.name), indexes) for field in attrs.fields(ev.Attributes)}
+    )
+
+
+def _produce_attributes(state: PartitionState, command: cmd.Produce, now: Instant, expires: Instant) -> Decision:
+    payloads = command.payloads
+    count = len(payloads)
+    attributes = command.attributes
+    due = command.due_at
+    if isinstance(due, list) and len(due) != count:
+        return _NO_EVENTS, Rejected(Code.INVALID, f"{len(due)} times for {count} items", "enqueue_at")
+    if attributes is not None:
+        fault = _column_fault(attributes, count)
+        if fault is not None:
+            return _NO_EVENTS, fault
+    duplicates: list[tuple[int, int]] = []
+    indexes: list[int] | None = None
+    if attributes is not None and attributes.dedupe_key is not None:
+        found = _find_duplicates(state, attributes.dedupe_key, count, now)
+        if isinstance(found, Rejected):
+            return _NO_EVENTS, found
+        if found:
+            duplicates = found
+            known = dict(found)
+            indexes = [index for index in range(count) if index not in known]
+    first = state.next_item
+    reply = _produced_reply(state, first, duplicates, count, repeated=False)
+    if indexes is not None:
+        if not indexes and not command.producer:
+            return _NO_EVENTS, reply
+        payloads = [payloads[index] for index in indexes]
+        if attributes is not None:
+            attributes = _slice_attributes(attributes, indexes)
+        if isinstance(due, list):
+            due = [due[index] for index in indexes]
+    # An attempt at the same moment of all: one event; else one event a stretch of equal due times.
+    stretches = _stretches(due, len(payloads), now)
+    made: list[ev.Event] = []
+    item = first
+    for number, (start, size, due_at) in enumerate(stretches):
+        last = number == len(stretches) - 1
+        part = attributes
+        if part is not None and len(stretches) > 1:
+            part = _slice_attributes(part, list(range(start, start + size)))
+        made.append(
+            ev.ItemsProduced(
+                ItemNumber(item),
+                size,
+                due_at,
+                expires,
+                part,
+                command.producer,
+                command.sequence,
+                payloads[start : start + size],
+                0 if last else 1,
+                tuple(duplicates) if last else (),
+            )
+        )
+        item += size
+    return made, reply
+
+
+def _stretches(due: Instant | list[Instant], count: int, now: Instant) -> list[tuple[int, int, Instant]]:
+    if not isinstance(due, list):
+        return [(0, count, due if due > now else Instant(0))]
+    stretches: list[tuple[int, int, Instant]] = []
+    start = 0
+    for index in range(1, count + 1):
+        if index == count or due[index] != due[start]:
+            stretches.append((start, index - start, due[start] if due[start] > now else Instant(0)))
+            start = index
+    return stretches or [(0, 0, Instant(0))]
+
+
+def _find_duplicates(state: PartitionState, column: Any, count: int, now: Instant) -> list[tuple[int, int]] | Rejected:
+    keys = column if isinstance(column, list) else [column] * count
+    horizon = now - state.policy.dedupe_window
+    forgotten: dict[str, None] = {}
+    for at, old in state.dedupe_order:
+        if at >= horizon:
+            break
+        forgotten.update(dict.fromkeys(old))
+    found: list[tuple[int, int]] = []
+    fresh: dict[str, int] = {}
+    number = state.next_item
+    for index, key in enumerate(keys):
+        if key is None:
+            number += 1
+            continue
+        existing = state.dedupe.get(key) if key not in forgotten else None
+        if existing is None:
+            existing = fresh.get(key)
+        if existing is not None:
+            found.append((index, existing))
+        else:
+            fresh[key] = number
+            number += 1
+    if len(state.dedupe) - len(forgotten) + len(fresh) > state.policy.dedupe_keys_max:
+        return Rejected(
+            Code.DEDUPE_FULL,
+            f"the partition remembers {len(state.dedupe)} dedupe keys, its limit; try again later",
+            "dedupe_key",
+        )
+    return found
+
+
+# --- settle ---------------------------------------------------------------------------------------
+
+
+def decide_settle(state: PartitionState, command: cmd.Settle, now: Instant) -> Decision:
+    reservation = state.reservations.get(command.reservation)
+    if reservation is None or reservation.nonce != command.nonce:
+        return _NO_EVENTS, _repeat(state, command)
+    verb = command.verb
+    if verb is Verb.EXTEND:
+        return _extend(state, reservation, command, now)
+    ranges = command.ranges
+    if ranges is None and reservation.marks is None and verb is Verb.COMPLETE:
+        return (ev.ItemsCompleted(command.reservation, None),), rep.Settled(reservation.count)
+    asked = ((0, reservation.count),) if ranges is None else ranges
+    wanted, done, refused = _open_parts(reservation, asked, verb, whole=ranges is None)
+    if not wanted:
+        return _NO_EVENTS, rep.Settled(done, tuple(refused), repeated=bool(done))
+    total = sum(count for _, count in wanted)
+    part = None if total == reservation.left else tuple(wanted)
+    made = settle_part(state, reservation, part, command, now)
+    return made, rep.Settled(done + total, tuple(refused))
+
+
+def _open_parts(
+    reservation: Reservation, asked: Sequence[tuple[int, int]], verb: Verb, *, whole: bool
+) -> tuple[list[tuple[int, int]], int, list[tuple[int, Code]]]:
+    """(ranges still held, items already settled by this verb, refusals) of what was asked."""
+    marks = reservation.marks
+    count = reservation.count
+    done = 0
+    refused: list[tuple[int, Code]] = []
+    if marks is None and len(asked) == 1 and asked[0][0] >= 0 and 0 < asked[0][1] <= count - asked[0][0]:
+        return [asked[0]], 0, refused
+    open_indexes: dict[int, None] = {}
+    for start, length in asked:
+        for index in range(start, min(start + length, max(count, start) + BATCH_ITEMS_MAX)):
+            if not 0 <= index < count:
+                refused.append((index, Code.UNKNOWN_ITEM))
+            elif marks is None or marks[index] == OPEN:
+                open_indexes[index] = None
+            elif marks[index] == verb:
+                done += 1
+            elif not whole:
+                refused.append((index, Code.RESERVATION_LOST))
+    return to_ranges(sorted(open_indexes)), done, refused
+
+
+def to_ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as (first, count) ranges."""
+    ranges: list[tuple[int, int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][0] + ranges[-1][1] == number:
+            ranges[-1] = (ranges[-1][0], ranges[-1][1] + 1)
+        else:
+            ranges.append((number, 1))
+    return ranges
+
+
+def settle_part(
+    state: PartitionState, reservation: Reservation, part: ev.Ranges | None, command: cmd.Settle, now: Instant
+) -> list[ev.Event]:
+    """The events that settle this part (``None``: the rest) of a live reservation by the verb."""
+    number = ReservationNumber(reservation.number)
+    if command.verb is Verb.COMPLETE:
+        return [ev.ItemsCompleted(number, part)]
+    if command.verb is Verb.RELEASE:
+        return [ev.ItemsReleased(number, part, command.reason or "client")]
+    if command.verb is Verb.DEAD:
+        return [ev.ItemsDied(number, part, command.reason or "dead", "dead")]
+    worn, rest = split_worn(state, reservation, part)
+    made: list[ev.Event] = []
+    if worn:
+        made.append(ev.ItemsDied(number, tuple(worn), ATTEMPTS_REASON, "retried"))
+    if rest is None or rest:
+        for ranges, due in _retry_times(state, reservation, rest, command.due_at, now):
+            made.append(ev.ItemsRetried(number, ranges, due))
+    return made
+
+
+def _retry_times(
+    state: PartitionState, reservation: Reservation, part: ev.Ranges | None, due_at: Instant, now: Instant
+) -> list[tuple[ev.Ranges | None, Instant]]:
+    """When each part is tried again. One delay for all items of the same attempt."""
+    if due_at != cmd.BY_BACKOFF:
+        return [(part, due_at if due_at > now else Instant(0))]
+    backoff = state.policy.backoff
+    if not backoff.base:
+        return [(part, Instant(0))]
+    if not state.attempts:
+        return [(part, Instant(now + backoff.delay(1, reservation.number)))]
+    by_attempt: dict[int, list[int]] = {}
+    for start, count in reservation.open_ranges() if part is None else part:
+        for index, (_, item, _) in zip(
+            range(start, start + count), _each(reservation.pick(((start, count),))), strict=True
+        ):
+            by_attempt.setdefault(state.attempts.get(item, 0) + 1, []).append(index)
+    return [
+        (tuple(to_ranges(indexes)), Instant(now + backoff.delay(attempt, reservation.number)))
+        for attempt, indexes in sorted(by_attempt.items())
+    ]
+
+
+def _each(runs: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    return [(place + offset, item + offset, 1) for place, item, count in runs for offset in range(count)]
+
+
+def split_worn(
+    state: PartitionState, reservation: Reservation, part: ev.Ranges | None
+) -> tuple[list[tuple[int, int]], ev.Ranges | None]:
+    """(index ranges of items at their last attempt, the other ranges; ``None`` for all of the part)."""
+    runs = reservation.runs
+    limited = state.policy.attempts_max or any(
+        (segment := state.segments[item >> SEGMENT_BITS]).columns is not None and "attempts_max" in segment.columns
+        for _, item, _ in runs
+    )
+    if not limited:
+        return [], part
+    worn: list[int] = []
+    rest: list[int] = []
+    for start, count in reservation.open_ranges() if part is None else part:
+        for index, (_, item, _) in zip(
+            range(start, start + count), _each(reservation.pick(((start, count),))), strict=True
+        ):
+            most = state.attempts_max_of(item)
+            (worn if most and state.attempts.get(item, 0) + 1 >= most else rest).append(index)
+    if not worn:
+        return [], part
+    return to_ranges(worn), tuple(to_ranges(rest))
+
+
+def _extend(state: PartitionState, reservation: Reservation, command: cmd.Settle, now: Instant) -> Decision:
+    timeout = command.timeout or state.policy.reservation_timeout
+    deadline = Instant(max(reservation.deadline, now + timeout))
+    run_until = Instant(reservation.run_until)
+    if run_until:
+        run_until = Instant(max(run_until, deadline))
+    return (ev.ReservationExtended(command.reservation, deadline, run_until),), rep.Extended(deadline, run_until)
+
+
+def _repeat(state: PartitionState, command: cmd.Settle) -> rep.Reply:
+    """The answer about a reservation that holds nothing (any more)."""
+    lost = Rejected(Code.RESERVATION_LOST, "the reservation ended or was never yours", "token")
+    verb, count = state.settled.look(command.reservation)
+    # The nonce of a settled reservation is not kept: numbers are unique for life, and a token of an
+    # uncommitted record never left this node.
+    if not verb or command.verb is Verb.EXTEND:
+        return lost
+    ranges = command.ranges
+    if verb != MIXED:
+        if verb != command.verb:
+            return lost
+        return rep.Settled(count if ranges is None else sum(length for _, length in ranges), repeated=True)
+    marks = state.settled.mixed.get(command.reservation, b"")
+    indexes = (
+        range(len(marks)) if ranges is None else [index for start, length in ranges for index in range(start, start + length)]
+    )
+    same = [index for index in indexes if 0 <= index < len(marks) and marks[index] == command.verb]
+    if not same:
+        return lost
+    others = [index for index in indexes if index not in dict.fromkeys(same)] if ranges is not None else []
+    return rep.Settled(len(same), tuple((index, Code.RESERVATION_LOST) for index in others), repeated=True)
+
+
+def decide_settle_places(state: PartitionState, command: cmd.SettlePlaces, now: Instant) -> Decision:
+    """All or nothing, by place. A retry on this door does not look at the attempts limit (CONTRACT.md 4.8)."""
+    groups: dict[tuple[int, Verb, int, str], list[int]] = {}
+    seen: dict[int, None] = {}
+    for settlement in command.settlements:
+        place = settlement.place
+        found = None if place in seen else find_reserved(state, place)
+        if found is None:
+            waiting = place not in seen and state.line.find(place) is not None
+            waiting = waiting or (place not in seen and _is_behind(state, place))
+            return _NO_EVENTS, rep.PlaceRefused(place, Code.NOT_RESERVED if waiting else Code.UNKNOWN_ITEM)
+        seen[place] = None
+        reservation, index = found
+        due = settlement.due_at if settlement.due_at > now else Instant(0)
+        groups.setdefault((reservation.number, settlement.verb, due, settlement.reason), []).append(index)
+    made: list[ev.Event] = []
+    left = {number: state.reservations[number].left for number, _, _, _ in groups}
+    for (number, verb, due, reason), indexes in groups.items():
+        part: ev.Ranges | None = tuple(to_ranges(sorted(indexes)))
+        if len(indexes) == left[number] == state.reservations[number].left:
+            part = None
+        left[number] -= len(indexes)
+        reserved = ReservationNumber(number)
+        if verb is Verb.COMPLETE:
+            made.append(ev.ItemsCompleted(reserved, part))
+        elif verb is Verb.DEAD:
+            made.append(ev.ItemsDied(reserved, part, reason or "dead", "dead"))
+        elif verb is Verb.RELEASE:
+            made.append(ev.ItemsReleased(reserved, part, "client"))
+        else:
+            made.append(ev.ItemsRetried(reserved, part, Instant(due)))
+    return made, rep.Done(len(command.settlements))
+
+
+def _is_behind(state: PartitionState, place: int) -> bool:
+    return any(
+        state.place_of(item) == place
+        for lane in state.lanes.values()
+        for item in (*(number for number, _ in lane.front), *lane.waiting)
+    )
+
+
+# --- operators ------------------------------------------------------------------------------------
+
+
+def _clear(state: PartitionState, command: cmd.Clear, now: Instant) -> Decision:
+    del now
+    count = 0
+    count += state.ready if command.ready else 0
+    count += state.scheduled if command.scheduled else 0
+    count += state.reserved if command.reserved else 0
+    count += len(state.dead) if command.dead else 0
+    if not count:
+        return _NO_EVENTS, rep.Done(0)
+    event = ev.ItemsCleared(command.ready, command.scheduled, command.reserved, command.dead, command.author)
+    return (event,), rep.Done(count)
+
+
+def _delete(state: PartitionState, command: cmd.Delete, now: Instant) -> Decision:
+    del now
+    by_place: dict[int, int] = {}
+    for place in command.places:
+        item = _item_at(state, place)
+        if item is not None:
+            by_place[place] = item
+    missing = [place for place in command.places if place not in by_place]
+    if missing:
+        by_place.update(_scheduled_at(state, dict.fromkeys(missing)))
+    items = sorted(dict.fromkeys(by_place.values()))
+    if not items:
+        return _NO_EVENTS, rep.Done(0)
+    return (ev.ItemsDeleted(tuple(to_ranges(items)), command.author),), rep.Done(len(items))
+
+
+def _item_at(state: PartitionState, place: int) -> int | None:
+    found = find_reserved(state, place)
+    if found is not None:
+        reservation, index = found
+        return reservation.pick(((index, 1),))[0][1]
+    return state.line.find(place)
+
+
+def _scheduled_at(state: PartitionState, places: dict[Place, None]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for _, first, item, count in state.schedule:
+        for offset in range(count):
+            place = first + offset
+            if place in places and state.state_of(item + offset) == SCHEDULED and state.place_of(item + offset) == place:
+                found[place] = item + offset
+    for lane in state.lanes.values():
+        for item in (*(number for number, _ in lane.front), *lane.waiting):
+            if state.place_of(item) in places:
+                found[state.place_of(item)] = item
+    return found
+
+
+def _redrive(state: PartitionState, command: cmd.Redrive, now: Instant) -> Decision:
+    del now
+    leaving = state.leaving
+    if command.items is None:
+        chosen = [
+            item
+            for item, (reason, _) in state.dead.items()
+            if item not in leaving and (command.reason is None or reason == command.reason)
+        ][: command.items_max]
+    else:
+        for item in command.items:
+            if item not in state.dead or item in leaving:
+                return _NO_EVENTS, Rejected(
+                    Code.UNKNOWN_ITEM, f"item {state.partition}.{item} is not dead here", "items"
+                )
+        chosen = list(dict.fromkeys(command.items))
+    if not chosen:
+        return _NO_EVENTS, rep.Done(0)
+    # In order of death, so that those who waited longest go first.
+    runs: list[tuple[int, int]] = []
+    for item in chosen:
+        if runs and runs[-1][0] + runs[-1][1] == item:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((item, 1))
+    return (ev.ItemsRedriven(tuple(runs), command.author),), rep.Done(len(chosen))
+
+
+def _import(state: PartitionState, command: cmd.Import, now: Instant) -> Decision:
+    if not command.items:
+        return _NO_EVENTS, Rejected(Code.BATCH_EMPTY, "there must be at least one item", "items")
+    if len(command.items) > IMPORT_ITEMS_MAX:
+        return _NO_EVENTS, Rejected(
+            Code.BATCH_TOO_LARGE, f"more than {IMPORT_ITEMS_MAX} items in one import", "items"
+        )
+    fresh: list[cmd.ImportedItem] = []
+    places: list[Place] = []
+    numbers: list[ItemNumber] = []
+    seen: dict[str, None] = {}
+    for entry in command.items:
+        source = entry.attributes.source_id
+        if isinstance(source, str) and (source in state.sources or source in seen):
+            places.append(Place(0))
+            numbers.append(ItemNumber(0))
+            continue
+        if isinstance(source, str):
+            seen[source] = None
+        places.append(Place(state.next_place + len(fresh)))
+        numbers.append(ItemNumber(state.next_item + len(fresh)))
+        fresh.append(entry)
+    reply = rep.Imported(places, numbers)
+    if not fresh:
+        return _NO_EVENTS, reply
+    made: list[ev.Event] = [
+        ev.ItemsProduced(
+            ItemNumber(state.next_item),
+            len(fresh),
+            Instant(0),
+            Instant(0),
+            _gather(fresh),
+            "",
+            0,
+            [entry.payload for entry in fresh],
+        )
+    ]
+    start = 0
+    for index in range(1, len(fresh) + 1):
+        until = fresh[start].reserved_until
+        # A run taken from the line lies within one segment.
+        item = state.next_item + start
+        edge = index < len(fresh) and (state.next_item + index) >> SEGMENT_BITS != item >> SEGMENT_BITS
+        if index == len(fresh) or edge or fresh[index].reserved_until != until:
+            if until:
+                made.append(
+                    ev.ItemsReserved(index - start, ItemNumber(item), SessionId(""), 0, until, Instant(0))
+                )
+            start = index
+    del now
+    return made, reply
+
+
+def _gather(entries: list[cmd.ImportedItem]) -> ev.Attributes:
+    columns: dict[str, Any] = {}
+    for field in attrs.fields(ev.Attributes):
+        values = [getattr(entry.attributes, field.name) for entry in entries]
+        if field.name == "attempts":
+            # A reservation counts as an attempt; what is stored are the finished ones.
+            values = [
+                (value or 0) - 1 if entry.reserved_until else value for value, entry in zip(values, entries, strict=True)
+            ]
+        columns[field.name] = None if all(value is None for value in values) else values
+    return ev.Attributes(**columns)
+
+
+def _receive(state: PartitionState, command: cmd.Receive, now: Instant) -> Decision:
+    """Take over dead items of another partition; what was taken before is skipped."""
+    count = len(command.payloads)
+    last = state.inbound.get(command.source, 0)
+    if command.first_move > last + 1:
+        return _NO_EVENTS, Rejected(Code.INVALID, "moves must be dense", "first_move")
+    skip = last + 1 - command.first_move
+    if skip >= count:
+        return _NO_EVENTS, rep.Done(0)
+    indexes = list(range(skip, count))
+    timeout = state.policy.expire_timeout
+    produced = ev.ItemsProduced(
+        ItemNumber(state.next_item),
+        count - skip,
+        Instant(0),
+        Instant(now + timeout) if timeout else Instant(0),
+        _slice_attributes(command.attributes, indexes),
+        "",
+        0,
+        list(command.payloads[skip:]),
+    )
+    received = ev.ItemsReceived(command.source, command.first_move + count - 1, count - skip)
+    return (produced, received), rep.Done(count - skip)
+
+
+def _confirm_moves(state: PartitionState, command: cmd.ConfirmMoves, now: Instant) -> Decision:
+    del now
+    channel = state.outbound.get(command.target)
+    if channel is None or command.last_move < channel.first_move:
+        return _NO_EVENTS, rep.Done(0)
+    count = min(command.last_move - channel.first_move + 1, len(channel.items))
+    runs: list[tuple[int, int]] = []
+    for item in list(channel.items)[:count]:
+        if runs and runs[-1][0] + runs[-1][1] == item:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((item, 1))
+    event = ev.ItemsMoved(tuple(runs), command.target, channel.first_move + count - 1)
+    return (event,), rep.Done(count)
+
+
+def _pause(state: PartitionState, command: cmd.Pause, now: Instant) -> Decision:
+    del now
+    return (() if state.paused else (ev.PartitionPaused(command.author),)), rep.Done()
+
+
+def _resume(state: PartitionState, command: cmd.Resume, now: Instant) -> Decision:
+    del now
+    return ((ev.PartitionResumed(command.author),) if state.paused else ()), rep.Done()
+
+
+def _apply_policy(state: PartitionState, command: cmd.ApplyPolicy, now: Instant) -> Decision:
+    del now
+    policy = command.policy
+    if policy.version <= state.policy.version:
+        return _NO_EVENTS, rep.Done(0)
+    if policy.ordering is not state.policy.ordering and state.next_item > 1:
+        return _NO_EVENTS, Rejected(Code.INVALID, "the ordering of a queue that was used can't change", "ordering")
+    return (ev.PolicyApplied(policy.version, encode_policy(policy), command.author),), rep.Done(1)
+
+
+def _read(state: PartitionState, command: cmd.Command, now: Instant) -> Decision:
+    return _NO_EVENTS, read(state, command, now)
+
+
+_DECIDE: Final[dict[type, Callable[[PartitionState, Any, Instant], Decision]]] = {
+    cmd.Produce: decide_produce,
+    cmd.Settle: decide_settle,
+    cmd.SettlePlaces: decide_settle_places,
+    cmd.Clear: _clear,
+    cmd.Delete: _delete,
+    cmd.Redrive: _redrive,
+    cmd.Import: _import,
+    cmd.Receive: _receive,
+    cmd.ConfirmMoves: _confirm_moves,
+    cmd.Pause: _pause,
+    cmd.Resume: _resume,
+    cmd.ApplyPolicy: _apply_policy,
+    cmd.ReadStats: _read,
+    cmd.ListItems: _read,
+    cmd.FindItem: _read,
+}

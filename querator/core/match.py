@@ -1,0 +1,81 @@
+"""Matching: what became ready meets who wants it."""
+
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
+from querator.core import events as ev
+from querator.core import replies as rep
+from querator.core.demand import Demand
+from querator.core.ids import Instant, SessionId
+from querator.core.policy import Ordering
+from querator.core.reserve import reserve, show
+from querator.core.state import PartitionState, Reservation
+
+Asker = TypeVar("Asker")
+Apply: TypeAlias = Callable[[ev.Event], None]
+
+
+def match(
+    state: PartitionState,
+    demand: Demand[Asker],
+    now: Instant,
+    apply: Apply,
+    hand_over: Callable[[Asker, int, rep.Reserved], None],
+    identity: Callable[[Asker], tuple[SessionId, int]],
+) -> None:
+    """Reserve ready items for parked requests and subscriptions, while there are both.
+
+    ``apply`` evolves and records an event; ``hand_over`` sends the reservation once it is committed;
+    ``identity`` is the asker's session and generation. Stops early when payloads must be read first
+    (``state.starved``).
+    """
+    while state.line.count and demand.parked and not state.paused:
+        before = state.line.count
+        for parked, share in demand.shares(_available(state)):
+            session, generation = identity(parked.asker)
+            event = reserve(
+                state,
+                share,
+                now,
+                session=session,
+                generation=generation,
+                timeout=parked.timeout,
+                held=parked.held,
+            )
+            if event is None:
+                return
+            apply(event)
+            demand.unpark(parked)
+            hand_over(parked.asker, parked.request, show(state, _newest(state)))
+        if state.line.count == before:
+            return
+    if not state.line.count or not demand.waiting or state.paused:
+        return
+    for subscription, share in demand.candidates(_available(state), now):
+        session, generation = identity(subscription.asker)
+        event = reserve(
+            state,
+            share,
+            now,
+            session=session,
+            generation=generation,
+            timeout=subscription.timeout,
+            held=subscription.held,
+        )
+        if event is None:
+            return
+        apply(event)
+        reservation = _newest(state)
+        shown = show(state, reservation)
+        reservation.holder = subscription
+        subscription.fill(event.count, sum(map(len, shown.payloads)))
+        demand.served(subscription)
+        hand_over(subscription.asker, subscription.request, shown)
+
+
+def _available(state: PartitionState) -> int:
+    return state.ready if state.policy.ordering is Ordering.KEY else state.line.count
+
+
+def _newest(state: PartitionState) -> Reservation:
+    return state.reservations[state.next_reservation - 1]

@@ -1,0 +1,181 @@
+"""Reserving: how many of the line's first items go together, and what their holder is shown."""
+
+from collections.abc import Sequence
+
+from querator.core import events as ev
+from querator.core import replies as rep
+from querator.core.ids import Duration, Instant, ItemNumber, PartitionId, Place, ReservationNumber, SessionId
+from querator.core.lanes import peek_next
+from querator.core.limits import RESERVATION_BYTES_MAX
+from querator.core.policy import Ordering
+from querator.core.segments import SEGMENT_BITS, Segment
+from querator.core.state import PartitionState, Reservation
+
+
+def plan(state: PartitionState, items_max: int) -> tuple[int, Duration]:
+    """(how many of the first items may go in one reservation, their timeout).
+
+    One reservation has one deadline, so it ends before an item with a timeout of its own. It ends,
+    too, before payloads that are not in memory: ``state.starved`` then names their segment.
+    """
+    if not state.line.count or state.paused:
+        return 0, Duration(0)
+    if state.policy.ordering is Ordering.KEY:
+        return _plan_lanes(state, items_max)
+    timeout = state.policy.reservation_timeout
+    head = state.line.peek()
+    if head is None:
+        return 0, timeout
+    segment = state.segments[head[1] >> SEGMENT_BITS]
+    if segment.payloads is None:
+        state.starved = segment.number
+        return 0, timeout
+    if segment.columns is None and head[2] >= items_max:
+        mean = segment.payload_bytes // segment.live
+        if mean * items_max <= RESERVATION_BYTES_MAX:
+            return items_max, timeout
+    return _plan_runs(state, items_max)
+
+
+def _own_timeout(segment: Segment, offset: int) -> int:
+    own = segment.value("reservation_timeout", offset)
+    return own if isinstance(own, int) else 0
+
+
+def _plan_runs(state: PartitionState, items_max: int) -> tuple[int, Duration]:
+    planned = 0
+    size = 0
+    timeout = -1
+    for _, item, count in state.line.runs():
+        segment = state.segments[item >> SEGMENT_BITS]
+        payloads = segment.payloads
+        if payloads is None:
+            if not planned:
+                state.starved = segment.number
+            break
+        start = item - segment.first
+        end = start + min(count, items_max - planned)
+        has_timeouts = segment.columns is not None and "reservation_timeout" in segment.columns
+        for offset in range(start, end):
+            own = _own_timeout(segment, offset) if has_timeouts else 0
+            if timeout < 0:
+                timeout = own
+            payload = payloads[offset]
+            size += len(payload) if payload is not None else 0
+            if own != timeout or (size > RESERVATION_BYTES_MAX and planned):
+                return planned, Duration(timeout or state.policy.reservation_timeout)
+            planned += 1
+        if planned == items_max:
+            break
+    return planned, Duration(timeout if timeout > 0 else state.policy.reservation_timeout)
+
+
+def _plan_lanes(state: PartitionState, items_max: int) -> tuple[int, Duration]:
+    planned = 0
+    size = 0
+    timeout = -1
+    for _, first, count in state.line.runs():
+        for head in range(first, first + count):
+            key = state.key_of(head)
+            item, successor = head, 0
+            while item:
+                segment = state.segments[item >> SEGMENT_BITS]
+                offset = item - segment.first
+                if segment.payloads is None:
+                    if not planned:
+                        state.starved = segment.number
+                    return planned, Duration(timeout if timeout > 0 else state.policy.reservation_timeout)
+                own = _own_timeout(segment, offset)
+                if timeout < 0:
+                    timeout = own
+                payload = segment.payloads[offset]
+                size += len(payload) if payload is not None else 0
+                if own != timeout or (size > RESERVATION_BYTES_MAX and planned):
+                    return planned, Duration(timeout or state.policy.reservation_timeout)
+                planned += 1
+                if planned == items_max:
+                    return planned, Duration(timeout or state.policy.reservation_timeout)
+                item = peek_next(state, key, successor) if key is not None else 0
+                successor += 1
+    return planned, Duration(timeout if timeout > 0 else state.policy.reservation_timeout)
+
+
+def reserve(
+    state: PartitionState,
+    items_max: int,
+    now: Instant,
+    *,
+    session: SessionId,
+    generation: int,
+    timeout: Duration,
+    held: bool,
+) -> ev.ItemsReserved | None:
+    """The event that gives the first items to this holder; ``None``: nothing may go now.
+
+    ``timeout`` 0: the items' own, else the queue's.
+    """
+    count, default = plan(state, items_max)
+    if not count:
+        return None
+    head = state.line.peek()
+    if head is None:
+        return None
+    deadline = Instant(now + (timeout or default))
+    run_until = Instant(max(now + state.policy.max_runtime, deadline)) if held else Instant(0)
+    return ev.ItemsReserved(count, ItemNumber(head[1]), session, generation, deadline, run_until)
+
+
+def show(state: PartitionState, reservation: Reservation, ranges: Sequence[tuple[int, int]] | None = None) -> rep.Reserved:
+    """What the holder is given: the items of the reservation (or of these ranges of it)."""
+    runs = reservation.runs if ranges is None else reservation.pick(tuple(ranges))
+    segments = state.segments
+    attributes: list[rep.SegmentAttributes] | None = None
+    if len(runs) == 1:
+        _, item, count = runs[0]
+        segment = segments[item >> SEGMENT_BITS]
+        start = item - segment.first
+        payloads = _payloads(segment, start, count)
+        if segment.columns is not None:
+            attributes = [_columns(segment, start, count)]
+    else:
+        payloads = []
+        for _, item, count in runs:
+            segment = segments[item >> SEGMENT_BITS]
+            start = item - segment.first
+            payloads += _payloads(segment, start, count)
+            if segment.columns is not None and attributes is None:
+                attributes = []
+        if attributes is not None:
+            for _, item, count in runs:
+                segment = segments[item >> SEGMENT_BITS]
+                attributes.append(_columns(segment, item - segment.first, count))
+    attempts: int | list[int] = 1
+    if state.attempts:
+        done = state.attempts
+        attempts = [done.get(number, 0) + 1 for _, item, count in runs for number in range(item, item + count)]
+        if attempts.count(1) == len(attempts):
+            attempts = 1
+    return rep.Reserved(
+        PartitionId(state.partition),
+        ReservationNumber(reservation.number),
+        reservation.nonce,
+        sum(run[2] for run in runs),
+        [(Place(place), ItemNumber(item), count) for place, item, count in runs],
+        payloads,
+        attempts,
+        Instant(reservation.deadline),
+        Instant(reservation.run_until),
+        attributes,
+    )
+
+
+def _payloads(segment: Segment, start: int, count: int) -> list[bytes]:
+    if segment.payloads is None:
+        return [b""] * count
+    return segment.payloads[start : start + count]  # type: ignore[return-value]  # live items have theirs
+
+
+def _columns(segment: Segment, start: int, count: int) -> rep.SegmentAttributes:
+    if segment.columns is None:
+        return {}
+    return {name: column[start : start + count] for name, column in segment.columns.items()}

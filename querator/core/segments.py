@@ -1,0 +1,120 @@
+"""Segments: the items of a partition in columns, 1,024 item numbers each.
+
+No object, row or tuple an item: a state byte, the time it was produced, its payload, and optional
+columns that are absent until a batch brings one. A segment whose items are all gone is dropped.
+"""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Final
+
+from querator.core.limits import SEGMENT_ITEMS
+
+SEGMENT_BITS: Final = SEGMENT_ITEMS.bit_length() - 1
+
+GONE: Final = 0
+READY: Final = 1
+RESERVED: Final = 2
+SCHEDULED: Final = 3
+DEAD: Final = 4
+BEHIND: Final = 5
+"""Ready, but an earlier item of its key is before it."""
+
+STATE_NAMES: Final = ("gone", "ready", "reserved", "scheduled", "dead", "ready")
+
+FILL: Final = tuple(tuple(bytes([state]) * n for n in range(SEGMENT_ITEMS + 1)) for state in range(6))
+"""FILL[state][n]: n state bytes."""
+NOTHINGS: Final = tuple([None] * n for n in range(SEGMENT_ITEMS + 1))
+
+
+class Segment:
+    """Items ``first`` ... ``first + len(states) - 1``. Offsets count from ``first``."""
+
+    __slots__ = (
+        "carried",
+        "columns",
+        "expires",
+        "expiry_queued",
+        "first",
+        "live",
+        "number",
+        "origin_offsets",
+        "origin_positions",
+        "payload_bytes",
+        "payloads",
+        "produced",
+        "revision",
+        "shift_offsets",
+        "shifts",
+        "states",
+    )
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.first = max(1, number << SEGMENT_BITS)
+        self.live = 0
+        """Items that are not gone."""
+        self.states = bytearray()
+        self.produced: array[int] = array("q")
+        self.expires: array[int] | None = None
+        """Absent while no item here expires."""
+        self.expiry_queued = 0
+        """The earliest moment this segment stands for in the calendar of expiries; 0: none. Derived."""
+        self.columns: dict[str, list[object]] | None = None
+        self.shift_offsets: array[int] = array("H")
+        self.shifts: array[int] = array("q")
+        """Place minus item number of never moved items, from each shift offset on."""
+        self.origin_offsets: array[int] = array("H")
+        self.origin_positions: array[int] = array("q")
+        """The record that holds the payloads, from each origin offset on."""
+        self.carried: dict[int, int] | None = None
+        """Offset to the record that a payload was carried to."""
+        # Volatile, outside the fold:
+        self.payloads: list[bytes | None] | None = []
+        """``None``: they are in the log only."""
+        self.payload_bytes = 0
+        self.revision = 0
+        """Position of the last change: what snapshots compare."""
+
+    @property
+    def is_full(self) -> bool:
+        return self.first + len(self.states) == (self.number + 1) << SEGMENT_BITS
+
+    def place_of(self, offset: int) -> int:
+        """The place this item was given when it was produced."""
+        index = bisect_right(self.shift_offsets, offset) - 1
+        return self.first + offset + self.shifts[index]
+
+    def origin_of(self, offset: int) -> int:
+        """The position of the record that holds this item's payload."""
+        if self.carried is not None:
+            position = self.carried.get(offset)
+            if position is not None:
+                return position
+        return self.origin_positions[bisect_right(self.origin_offsets, offset) - 1]
+
+    def set_column(self, name: str, start: int, values: Sequence[object]) -> None:
+        """Write ``values`` from offset ``start`` on (which is the end of the segment as it was)."""
+        if self.columns is None:
+            self.columns = {}
+        column = self.columns.get(name)
+        if column is None:
+            column = self.columns[name] = [None] * start
+        column.extend(values)
+
+    def pad_columns(self) -> None:
+        """Give every column an entry for every item: batches may lack a column that others have."""
+        if self.columns is not None:
+            length = len(self.states)
+            for column in self.columns.values():
+                if len(column) < length:
+                    column.extend([None] * (length - len(column)))
+
+    def value(self, name: str, offset: int) -> object:
+        """One optional attribute of one item; ``None`` when it has none."""
+        columns = self.columns
+        if columns is None:
+            return None
+        column = columns.get(name)
+        return None if column is None else column[offset]

@@ -1,0 +1,65 @@
+"""What is remembered of reservations that are settled, so that a repeat answers as the first did.
+
+Three bytes a reservation: reservation numbers are dense, so a block of 4,096 of them is a byte
+string of verbs and an array of counts. A reservation whose items were settled by different verbs
+keeps a byte an item besides.
+"""
+
+from array import array
+from typing import Final
+
+from querator.core.limits import SETTLED_RESERVATIONS_MAX
+
+_BLOCK_BITS: Final = 12
+_BLOCK: Final = 1 << _BLOCK_BITS
+_BLOCKS_MAX: Final = SETTLED_RESERVATIONS_MAX >> _BLOCK_BITS
+MIXED: Final = 7
+
+_ZERO_COUNTS: Final = array("H", bytes(2 * _BLOCK))
+
+
+class SettledMemory:
+    """Reservation number to verb (0: unknown) and count of items."""
+
+    __slots__ = ("blocks", "mixed")
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, tuple[bytearray, array[int]]] = {}
+        self.mixed: dict[int, bytes] = {}
+
+    def remember(self, reservation: int, verb: int, count: int) -> None:
+        """The whole reservation ended by ``verb``."""
+        number = reservation >> _BLOCK_BITS
+        block = self.blocks.get(number)
+        if block is None:
+            block = self._open(number)
+        index = reservation & (_BLOCK - 1)
+        block[0][index] = verb
+        block[1][index] = count
+
+    def remember_mixed(self, reservation: int, marks: bytearray) -> None:
+        """Its items ended by the verbs in ``marks``."""
+        first = marks[0]
+        if marks.count(first) == len(marks):
+            self.remember(reservation, first, len(marks))
+            return
+        self.remember(reservation, MIXED, len(marks))
+        self.mixed[reservation] = bytes(marks)
+
+    def _open(self, number: int) -> tuple[bytearray, "array[int]"]:
+        if len(self.blocks) >= _BLOCKS_MAX:
+            oldest = min(self.blocks)
+            del self.blocks[oldest]
+            for reservation in [r for r in self.mixed if r >> _BLOCK_BITS == oldest]:
+                del self.mixed[reservation]
+        block = (bytearray(_BLOCK), array("H", _ZERO_COUNTS))
+        self.blocks[number] = block
+        return block
+
+    def look(self, reservation: int) -> tuple[int, int]:
+        """(verb, count); verb 0 when nothing is remembered, MIXED when ``mixed`` has the marks."""
+        block = self.blocks.get(reservation >> _BLOCK_BITS)
+        if block is None:
+            return 0, 0
+        index = reservation & (_BLOCK - 1)
+        return block[0][index], block[1][index]
