@@ -8,9 +8,10 @@ from typing import Protocol, TypeAlias
 
 import attrs
 
+from querator.core.catalog import Catalog, CatalogCommand, Changed
 from querator.core.commands import Command, Produce, Settle
 from querator.core.ids import Duration, Instant, PartitionId, QueueName, ReservationNumber, SessionId
-from querator.core.replies import Reply
+from querator.core.replies import Rejected, Reply
 
 Delivery: TypeAlias = "tuple[int, Reply | ReservationLost]"
 """(request or subscription id, what became of it)."""
@@ -121,3 +122,20 @@ class BrokerPort(Protocol):
 
     def session_closed(self, requester: Requester) -> None:
         """The client said goodbye: release at once what it still holds, drop its subscriptions."""
+
+
+class CatalogPort(Protocol):
+    """The catalog as the doors use it (implemented by actors/catalog.py)."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The committed catalog. To read at once, not to keep: it moves on between two awaits."""
+
+    async def change(self, command: CatalogCommand, author: str = "") -> Changed | Rejected:
+        """Decide, commit and carry out a change; what a later call finds in ``catalog`` includes it.
+
+        A created queue's partitions take commands when this returns; an updated one's decide by the
+        new policy; a deleted one's parked requests have been refused (SHUTTING_DOWN). Refused with
+        UNAVAILABLE, nothing was written; with OUTCOME_UNKNOWN, it may have been. Cancelling it leaves the
+        outcome open.
+        """
