@@ -4,17 +4,27 @@ Everything here is synchronous. A door opens a turn, hands over what it decoded,
 answers come back through ``Requester.deliver`` when the position they were decided at is committed.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 import attrs
 
 from querator.core.catalog import Catalog, CatalogCommand, Changed
 from querator.core.commands import Command, Produce, Settle
-from querator.core.ids import Duration, Instant, PartitionId, QueueName, ReservationNumber, SessionId
+from querator.core.ids import (
+    Duration,
+    Instant,
+    ItemNumber,
+    PartitionId,
+    Position,
+    QueueName,
+    ReservationNumber,
+    SessionId,
+)
 from querator.core.replies import Rejected, Reply
 
-Delivery: TypeAlias = "tuple[int, Reply | ReservationLost]"
-"""(request or subscription id, what became of it)."""
+Delivery: TypeAlias = "tuple[int, Reply | QueueStats | ReservationLost]"
+"""(request or subscription id, what became of it). Ids below 0 are the door's own; they are delivered alike."""
 
 
 @attrs.define
@@ -94,31 +104,69 @@ class BrokerPort(Protocol):
         """Match what became ready with the demand, and let the log writer run."""
 
     def produce(
-        self, requester: Requester, request: int, queue: QueueName, command: Produce, partition: PartitionId | None
+        self,
+        requester: Requester,
+        request: int,
+        queue: QueueName,
+        command: Produce,
+        partition: PartitionId | None,
     ) -> None: ...
 
-    def settle(self, requester: Requester, request: int, partition: PartitionId, command: Settle) -> None: ...
+    def settle(
+        self,
+        requester: Requester,
+        request: int,
+        partition: PartitionId,
+        command: Settle,
+    ) -> None: ...
 
-    def reserve(self, requester: Requester, request: int, queue: QueueName, reserve: ReserveRequest) -> None: ...
+    def reserve(
+        self,
+        requester: Requester,
+        request: int,
+        queue: QueueName,
+        reserve: ReserveRequest,
+    ) -> None: ...
 
     def subscribe(
-        self, requester: Requester, subscription: int, queue: QueueName, wanted: SubscriptionRequest
+        self,
+        requester: Requester,
+        subscription: int,
+        queue: QueueName,
+        wanted: SubscriptionRequest,
     ) -> None:
-        """Delivers ``Done`` under the subscription's id, then Reserved under the same id, for ever."""
+        """Delivers ``Done`` under the subscription's id, then Reserved under the same id, for ever.
+
+        Rejected instead of ``Done``, or later (the queue is gone), ends the subscription.
+        """
 
     def unsubscribe(self, requester: Requester, request: int, subscription: int) -> None: ...
 
-    def command(self, requester: Requester, request: int, partition: PartitionId, command: Command) -> None:
+    def command(
+        self,
+        requester: Requester,
+        request: int,
+        partition: PartitionId,
+        command: Command,
+    ) -> None:
         """Any other command, to one partition."""
+
+    def stats(self, requester: Requester, request: int, queue: QueueName) -> None:
+        """Delivers QueueStats, once every partition's counters are committed."""
 
     def partitions(self, queue: QueueName) -> list[PartitionId] | None:
         """In order of their queue-local index; ``None``: no such queue."""
 
     def session_resumed(self, requester: Requester) -> list[HeldReservation]:
-        """The newer connection of ``requester.session`` took over; its pushes go to ``requester`` now."""
+        """The newer connection of ``requester.session`` took over its reservations: what becomes of them
+        goes to ``requester`` now. Pushes decided before, and not yet committed, go there as well.
+        """
 
     def session_lost(self, session: SessionId, generation: int) -> None:
-        """The connection is gone; its held reservations end after the grace unless it resumes."""
+        """The connection is gone; its held reservations end after the grace unless it resumes.
+
+        Its subscriptions and parked requests end at once: a client that resumes subscribes again.
+        """
 
     def session_closed(self, requester: Requester) -> None:
         """The client said goodbye: release at once what it still holds, drop its subscriptions."""
@@ -139,3 +187,26 @@ class CatalogPort(Protocol):
         UNAVAILABLE, nothing was written; with OUTCOME_UNKNOWN, it may have been. Cancelling it leaves the
         outcome open.
         """
+
+
+@attrs.frozen
+class TraceStep:
+    """One event in the life of an item."""
+
+    position: Position
+    at: Instant
+    what: str
+    """produced | reserved | completed | retried | released | ended | dead | due | expired | redriven | moved | ..."""
+    text: str
+    """The event in words."""
+    details: dict[str, object] = attrs.field(factory=dict)
+    """Its fields, ready for JSON."""
+
+
+class HistoryPort(Protocol):
+    """What the doors use of the log's history (implemented by actors/)."""
+
+    async def trace(
+        self, partition: PartitionId, item: ItemNumber, *, steps_max: int
+    ) -> Sequence[TraceStep] | Rejected:
+        """All events of one item, oldest first, read from the log; at most ``steps_max`` (the newest)."""

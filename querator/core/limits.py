@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from querator.core.ids import DAY, MINUTE, SECOND, Duration
+from querator.core.ids import DAY, HOUR, MINUTE, SECOND, Duration, Instant
 
 # --- Items and requests -----------------------------------------------------------------------
 PAYLOAD_BYTES_MAX: Final = 262_144
@@ -59,6 +59,18 @@ WINDOW_BYTES_MAX: Final = 67_108_864
 WAITERS_MAX: Final = 100_000
 """Parked requests and subscriptions of one queue on one node."""
 SUBSCRIPTIONS_PER_SESSION_MAX: Final = 1_024
+RESERVES_PER_SESSION_MAX: Final = 1_024
+"""Parked ``reserve`` requests of one session."""
+WATCHES_PER_SESSION_MAX: Final = 64
+WATCH_INTERVAL_MIN: Final = Duration(250_000)
+WATCH_INTERVAL_MAX: Final = HOUR
+WINDOW_BYTES_DEFAULT: Final = 4_194_304
+"""Of a subscription that asks for none: in base64 a third of an outbox."""
+CALLS_PER_SESSION_MAX: Final = 16
+"""Operators' calls in progress."""
+CALL_PARAMS_BYTES_MAX: Final = 262_144
+INSTANT_MAX: Final = Instant(253_402_300_799_000_000)
+"""The end of the year 9999, exact in every JSON reader."""
 
 # --- Sessions and sockets -----------------------------------------------------------------------
 CONNECTIONS_MAX: Final = 10_000
@@ -77,6 +89,14 @@ HEADER_BYTES_MAX: Final = 16_384
 REQUEST_LINE_BYTES_MAX: Final = 8_192
 HEADER_TIMEOUT: Final = Duration(10 * SECOND)
 CONTROL_FRAMES_PER_SECOND_MAX: Final = 50
+FRAGMENTS_MAX: Final = 256
+"""Frames of one WebSocket message."""
+BODY_TIMEOUT: Final = Duration(30 * SECOND)
+"""For a request's body, and for a response that is not read."""
+IDLE_TIMEOUT: Final = MINUTE
+"""How long a kept-alive HTTP connection may rest between requests."""
+CLOSE_TIMEOUT: Final = Duration(2 * SECOND)
+"""How long a WebSocket waits for the answer to its close frame."""
 
 # --- Log --------------------------------------------------------------------------------------
 APPEND_BYTES_MAX: Final = 8_388_608

@@ -146,7 +146,11 @@ class Codec:
             return self._decode_one(scrap)
         except _FAULTS as error:
             fault = _protocol_error(error)
-        return Fault(fault.detail, fault.path.replace("$", f"$[{index}]", 1), self._read_id(scrap))
+        return Fault(
+            fault.detail,
+            fault.path.replace("$", f"$[{index}]", 1),
+            self._read_id(scrap),
+        )
 
     def _read_id(self, scrap: msgspec.Raw) -> int | None:
         try:

@@ -17,7 +17,13 @@ NUMBER_MAX: Final = 2**53 - 1
 Number = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 
 
-class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False, tag_field="type"):
+class Message(
+    msgspec.Struct,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    gc=False,
+    tag_field="type",
+):
     """Base of all messages: unknown fields are refused, defaults are left out."""
 
 
@@ -238,8 +244,9 @@ class Unsubscribed(Message, tag="unsubscribed"):
 class Reserved(Message, tag="reserved"):
     """A reservation: pushed (``subscription`` set) or the answer to ``reserve`` (``id`` set).
 
-    Either is numbered by ``push``, one number a message. A large reservation comes in several messages of the same token; ``first`` is the index of this
-    message's first item within the reservation.
+    Either is numbered by ``push``. A large reservation comes in several messages of the same token and
+    number, the final one with ``last``: confirm it then. ``first`` is the index of this message's first
+    item within the reservation.
     """
 
     token: str
