@@ -36,6 +36,6 @@ def test_the_predecessor_of_an_id_is_a_pivot_before_it() -> None:
 
 def test_pivots_outside_the_partition() -> None:
     assert decode_pivot("0" * 27, PartitionId(3)) == 0
-    assert decode_pivot("a" * 27, PartitionId(3)) == PLACE_MAX
+    assert decode_pivot("Z" * 27, PartitionId(3)) == PLACE_MAX
     assert decode_pivot("invalid-id", PartitionId(3)) is None
     assert decode_place("invalid-id", PartitionId(3)) is None
