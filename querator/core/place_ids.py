@@ -21,12 +21,12 @@ def place_base(partition: PartitionId) -> int:
     return _MARK << 128 | partition << 64
 
 
-def encode_place_id(partition: PartitionId, place: Place) -> str:
+def encode_place(partition: PartitionId, place: Place) -> str:
     """The id of the item that stands at ``place`` now."""
     return encode_ksuid(place_base(partition) + place)
 
 
-def decode_place_id(text: str, partition: PartitionId) -> Place | None:
+def decode_place(text: str, partition: PartitionId) -> Place | None:
     """The place in ``partition`` that ``text`` names; 0 (which nobody has) for another partition's.
 
     ``None``: the text is no KSUID at all.
