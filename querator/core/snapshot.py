@@ -1,0 +1,582 @@
+"""Snapshots: a partition's state as bytes, in pieces, and back.
+
+A snapshot is a *head* (everything of the fold that is not in segments) and a *chunk* for each
+segment. A segment that did not change since the previous snapshot keeps its old chunk, so what a
+snapshot costs grows with what changed, not with what waits. A Capture makes one while the state goes
+on changing: the head at once, each segment when its turn comes or just before it changes.
+
+Payloads are in no snapshot: they are in the log, where ``Segment.origin_of`` says. Derived indexes
+are rebuilt by ``load``.
+"""
+
+import sys
+from array import array
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from itertools import chain
+from typing import Any, Final, TypeAlias
+
+import attrs
+import msgspec
+
+from querator.core.ids import Instant, PartitionId
+from querator.core.invariants import check
+from querator.core.lanes import Lane
+from querator.core.line import Run
+from querator.core.policy import decode_policy, encode_policy
+from querator.core.segments import BEHIND, GONE, READY, RESERVED, SCHEDULED, Segment
+from querator.core.settled import SettledMemory
+from querator.core.state import Outbound, PartitionState, Producer, Reservation
+
+VERSION: Final = 1
+HASH_BYTES: Final = 32
+
+ChunkRef: TypeAlias = "tuple[int, int]"
+"""(segment number, position of the snapshot that stored it): log/records.ChunkId in plain numbers."""
+
+_RUN: Final = 3
+_AGED: Final = (READY, RESERVED, BEHIND)
+_WIDTHS: Final = ((1 << 8, "B"), (1 << 16, "H"), (1 << 32, "I"))
+
+
+class SnapshotUnreadable(Exception):
+    """These bytes are no snapshot of a version that is known here: ignore it and fold the log."""
+
+
+# --- numbers ----------------------------------------------------------------------------------------
+
+
+def _pack(numbers: Iterable[int]) -> bytes:
+    """Integers in as few bytes as they need: all the same, or an array as narrow as they allow."""
+    wide = numbers if isinstance(numbers, array) else array("q", numbers)
+    if not wide:
+        return b""
+    low, high = min(wide), max(wide)
+    if low == high:
+        return b"c" + len(wide).to_bytes(4, "little") + low.to_bytes(8, "little", signed=True)
+    span = high - low
+    for bound, code in _WIDTHS:
+        if span < bound:
+            narrow = array(code, [number - low for number in wide] if low else wide)
+            return code.encode() + low.to_bytes(8, "little", signed=True) + _raw(narrow)
+    return b"q" + bytes(8) + _raw(array("q", wide))
+
+
+def _unpack(data: bytes) -> "array[int]":
+    if not data:
+        return array("q")
+    code = data[:1].decode()
+    if code == "c":
+        return array("q", (int.from_bytes(data[5:13], "little", signed=True),)) * int.from_bytes(
+            data[1:5], "little"
+        )
+    low = int.from_bytes(data[1:9], "little", signed=True)
+    narrow = _cook(code, data[9:])
+    return array("q", [number + low for number in narrow] if low else narrow)
+
+
+def _raw(numbers: "array[int]") -> bytes:
+    """Little-endian, whatever this machine is."""
+    if sys.byteorder == "big":
+        numbers = array(numbers.typecode, numbers)
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _cook(code: str, data: bytes) -> "array[int]":
+    numbers: array[int] = array(code, data)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+# --- segments ---------------------------------------------------------------------------------------
+
+
+@attrs.define
+class _Chunk:
+    """A segment's columns. Lists of length 1 stand for columns of one value."""
+
+    version: int
+    number: int
+    revision: int
+    count: int
+    states: bytes
+    produced: bytes
+    expires: bytes
+    columns: dict[str, list[Any]]
+    shift_offsets: bytes
+    shifts: bytes
+    origin_offsets: bytes
+    origin_positions: bytes
+    carried: dict[int, int]
+
+
+def encode_segment(segment: Segment) -> bytes:
+    """The segment without its payloads."""
+    states = segment.states
+    count = len(states)
+    chunk = _Chunk(
+        VERSION,
+        segment.number,
+        segment.revision,
+        count,
+        bytes(states[:1]) if states.count(states[:1]) == count else bytes(states),
+        _pack(segment.produced),
+        b"" if segment.expires is None else _pack(segment.expires),
+        {name: _narrow(column) for name, column in (segment.columns or {}).items()},
+        _pack(segment.shift_offsets),
+        _pack(segment.shifts),
+        _pack(segment.origin_offsets),
+        _pack(segment.origin_positions),
+        segment.carried or {},
+    )
+    return _ENCODER.encode(chunk)
+
+
+def _narrow(column: list[object]) -> list[object]:
+    return column[:1] if column.count(column[0]) == len(column) else column
+
+
+def decode_segment(data: bytes) -> Segment:
+    """A segment whose payloads are in the log.
+
+    Raises:
+        SnapshotUnreadable: these bytes are no chunk of a known version.
+    """
+    chunk = _decode(data, _CHUNKS, "chunk")
+    count = chunk.count
+    segment = Segment(chunk.number)
+    segment.states = bytearray(chunk.states if len(chunk.states) == count else chunk.states * count)
+    segment.live = count - segment.states.count(GONE)
+    segment.produced = _unpack(chunk.produced)
+    segment.expires = _unpack(chunk.expires) if chunk.expires else None
+    if chunk.columns:
+        segment.columns = {
+            name: column if len(column) == count else column * count for name, column in chunk.columns.items()
+        }
+    segment.shift_offsets = array("H", _unpack(chunk.shift_offsets))
+    segment.shifts = _unpack(chunk.shifts)
+    segment.origin_offsets = array("H", _unpack(chunk.origin_offsets))
+    segment.origin_positions = _unpack(chunk.origin_positions)
+    segment.carried = chunk.carried or None
+    segment.payloads = None
+    segment.revision = chunk.revision
+    if len(segment.states) != count or len(segment.produced) != count:
+        raise SnapshotUnreadable(f"segment {chunk.number}: columns of unequal length")
+    return segment
+
+
+# --- the head ---------------------------------------------------------------------------------------
+
+
+@attrs.define
+class _Reservations:
+    numbers: bytes
+    nonces: bytes
+    sessions: list[str]
+    session_indexes: bytes
+    generations: bytes
+    counts: bytes
+    reserved_at: bytes
+    deadlines: bytes
+    run_until: bytes
+    run_counts: bytes
+    runs: bytes
+    """(place, item, count) of all runs, flat."""
+    marks: dict[int, bytes]
+
+
+@attrs.define
+class _Head:
+    version: int
+    partition: int
+    position: int
+    nonce: int
+    incarnation: int
+    bucket: int
+    now: int
+    policy: bytes
+    paused: bool
+    next_item: int
+    next_place: int
+    next_reservation: int
+    part_first: int
+    counters: dict[str, int]
+    line: bytes
+    reservations: _Reservations
+    schedule: bytes
+    """The heap's entries (due at, place, item, count), flat, in the heap's order."""
+    lanes: list[tuple[str, int, int, list[tuple[int, int]], list[int]]]
+    """(key, head, held, front, waiting)."""
+    attempts: tuple[bytes, bytes]
+    moved: tuple[bytes, bytes]
+    dead_items: bytes
+    dead: list[tuple[str, int]]
+    outbound: list[tuple[int, int, list[int]]]
+    inbound: dict[int, int]
+    producers: list[tuple[str, int, int, dict[int, tuple[int, int, tuple[tuple[int, int], ...]]]]]
+    """(name, last at, forgotten, results), least recently used first."""
+    dedupe_order: list[tuple[int, tuple[str, ...]]]
+    dedupe: dict[str, int]
+    sources: dict[str, int]
+    settled: list[tuple[int, bytes, bytes]]
+    settled_mixed: dict[int, bytes]
+
+
+_COUNTERS: Final = ("scheduled", "reserved", "behind", "produced", "completed", "removed", "retried", "ended")
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_CANONICAL: Final = msgspec.msgpack.Encoder(order="deterministic")
+_CHUNKS: Final = msgspec.msgpack.Decoder(_Chunk)
+_HEADS: Final = msgspec.msgpack.Decoder(_Head)
+
+
+def _decode(data: bytes, decoder: Any, what: str) -> Any:
+    try:
+        decoded = decoder.decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise SnapshotUnreadable(f"not a snapshot's {what}: {error}") from error
+    if decoded.version != VERSION:
+        raise SnapshotUnreadable(f"a snapshot's {what} of version {decoded.version}")
+    return decoded
+
+
+def encode_head(state: PartitionState) -> bytes:
+    """Everything of the fold that is not in segments."""
+    return _ENCODER.encode(
+        _Head(
+            VERSION,
+            state.partition,
+            state.position,
+            state.nonce,
+            state.incarnation,
+            state.bucket,
+            state.now,
+            encode_policy(state.policy),
+            state.paused,
+            state.next_item,
+            state.next_place,
+            state.next_reservation,
+            state.part_first,
+            {name: getattr(state, name) for name in _COUNTERS},
+            _pack(chain.from_iterable(state.line.runs())),
+            _pack_reservations(list(state.reservations.values())),
+            _pack(chain.from_iterable(state.schedule)),
+            [
+                (key, lane.head, lane.held, lane.front, list(lane.waiting))
+                for key, lane in state.lanes.items()
+            ],
+            (_pack(state.attempts.keys()), _pack(state.attempts.values())),
+            (_pack(state.moved.keys()), _pack(state.moved.values())),
+            _pack(state.dead.keys()),
+            list(state.dead.values()),
+            [(target, channel.first_move, list(channel.items)) for target, channel in state.outbound.items()],
+            state.inbound,
+            [
+                (name, producer.last_at, producer.forgotten, producer.results)
+                for name, producer in state.producers.items()
+            ],
+            list(state.dedupe_order),
+            state.dedupe,
+            state.sources,
+            [
+                (number, bytes(verbs), _raw(counts))
+                for number, (verbs, counts) in state.settled.blocks.items()
+            ],
+            state.settled.mixed,
+        )
+    )
+
+
+def _pack_reservations(reservations: list[Reservation]) -> _Reservations:
+    sessions: dict[str, int] = {}
+    session_indexes = [sessions.setdefault(r.session, len(sessions)) for r in reservations]
+    return _Reservations(
+        _pack([r.number for r in reservations]),
+        _pack([r.nonce for r in reservations]),
+        list(sessions),
+        _pack(session_indexes),
+        _pack([r.generation for r in reservations]),
+        _pack([r.count for r in reservations]),
+        _pack([r.reserved_at for r in reservations]),
+        _pack([r.deadline for r in reservations]),
+        _pack([r.run_until for r in reservations]),
+        _pack([len(r.runs) for r in reservations]),
+        _pack(chain.from_iterable(chain.from_iterable([r.runs for r in reservations]))),
+        {r.number: bytes(r.marks) for r in reservations if r.marks is not None},
+    )
+
+
+def load(partition: PartitionId, head: bytes, segments: Iterable[bytes]) -> PartitionState:
+    """The state that a snapshot holds, with its derived indexes; no payload is in memory.
+
+    Raises:
+        SnapshotUnreadable: of an unknown version, damaged, or another partition's.
+    """
+    stored: _Head = _decode(head, _HEADS, "head")
+    if stored.partition != partition:
+        raise SnapshotUnreadable(f"a snapshot of partition {stored.partition}, not {partition}")
+    state = PartitionState(partition)
+    state.position = stored.position
+    state.nonce = stored.nonce
+    state.incarnation = stored.incarnation
+    state.bucket = stored.bucket
+    state.now = Instant(stored.now)
+    state.policy = decode_policy(stored.policy)
+    state.paused = stored.paused
+    state.next_item = stored.next_item
+    state.next_place = stored.next_place
+    state.next_reservation = stored.next_reservation
+    state.part_first = stored.part_first
+    for name in _COUNTERS:
+        setattr(state, name, stored.counters[name])
+    for place, item, count in _in_runs(_unpack(stored.line)):
+        state.line.append(place, item, count)
+    numbers = _unpack(stored.schedule)
+    state.schedule = list(zip(numbers[0::4], numbers[1::4], numbers[2::4], numbers[3::4], strict=True))
+    for key, lane_head, held, front, waiting in stored.lanes:
+        state.lanes[key] = Lane(lane_head, held, front, deque(waiting))
+    state.attempts = dict(zip(*map(_unpack, stored.attempts), strict=True))
+    state.moved = dict(zip(*map(_unpack, stored.moved), strict=True))
+    state.dead = dict(zip(_unpack(stored.dead_items), stored.dead, strict=True))
+    for target, first_move, items in stored.outbound:
+        state.outbound[target] = Outbound(first_move, deque(items))
+        state.leaving.update(dict.fromkeys(items))
+    state.inbound = stored.inbound
+    for name, last_at, forgotten, results in stored.producers:
+        state.producers[name] = Producer(results, last_at, forgotten)
+    state.dedupe_order = deque(stored.dedupe_order)
+    state.dedupe = stored.dedupe
+    state.sources = stored.sources
+    for number, verbs, counts in stored.settled:
+        state.settled.blocks[number] = (bytearray(verbs), _cook("H", counts))
+    state.settled.mixed = stored.settled_mixed
+    _load_reservations(state, stored.reservations)
+    for data in segments:
+        _load_segment(state, decode_segment(data))
+    return state
+
+
+def _in_runs(numbers: "array[int]") -> Iterable[Run]:
+    return zip(numbers[0::_RUN], numbers[1::_RUN], numbers[2::_RUN], strict=True)
+
+
+def _load_reservations(state: PartitionState, stored: _Reservations) -> None:
+    runs = list(_in_runs(_unpack(stored.runs)))
+    start = 0
+    columns = (
+        stored.numbers,
+        stored.nonces,
+        stored.session_indexes,
+        stored.generations,
+        stored.counts,
+        stored.reserved_at,
+        stored.deadlines,
+        stored.run_until,
+        stored.run_counts,
+    )
+    for number, nonce, session_index, generation, count, reserved_at, deadline, run_until, run_count in zip(
+        *map(_unpack, columns), strict=True
+    ):
+        session = stored.sessions[session_index]
+        own = tuple(runs[start : start + run_count])
+        start += run_count
+        reservation = Reservation(
+            number, nonce, session, generation, own, count, reserved_at, deadline, run_until
+        )
+        marks = stored.marks.get(number)
+        if marks is not None:
+            reservation.marks = bytearray(marks)
+            reservation.left = marks.count(0)
+        state.reservations[number] = reservation
+        state.ends.add(number, reservation.ends_at)
+        state.deadline_sum += deadline * reservation.left
+        if session:
+            state.by_session.setdefault(session, {})[number] = None
+
+
+def _load_segment(state: PartitionState, segment: Segment) -> None:
+    state.segments[segment.number] = segment
+    states = segment.states
+    if sum(map(states.count, _AGED)) == len(states):
+        state.age_sum += sum(segment.produced)
+    else:
+        state.age_sum += sum(at for at, kind in zip(segment.produced, states, strict=True) if kind in _AGED)
+    if segment.expires is not None:
+        for offset, kind in enumerate(states):
+            if kind in (READY, BEHIND):
+                state.note_expiry(segment, offset, 1)
+
+
+# --- comparing --------------------------------------------------------------------------------------
+
+
+def state_hash(state: PartitionState) -> bytes:
+    """32 bytes that are equal when two states are: however they came about, and wherever their payloads are.
+
+    The position is not part of it: an owner's state stands between two records.
+    """
+    digest = blake2b(digest_size=HASH_BYTES)
+    for part in _canonical_head(state):
+        digest.update(_CANONICAL.encode(part))
+    for number in sorted(state.segments):
+        digest.update(_CANONICAL.encode(_canonical_segment(state.segments[number])))
+    return digest.digest()
+
+
+def _canonical_head(state: PartitionState) -> Iterable[object]:
+    yield [state.partition, state.nonce, state.incarnation, state.bucket, state.now, state.paused]
+    yield encode_policy(state.policy)
+    yield [state.next_item, state.next_place, state.next_reservation, state.part_first]
+    yield [getattr(state, name) for name in _COUNTERS]
+    yield state.line.canonical()
+    yield [
+        [
+            r.number,
+            r.nonce,
+            r.session,
+            r.generation,
+            _merge(r.runs),
+            r.reserved_at,
+            r.deadline,
+            r.run_until,
+            bytes(r.marks or bytes(r.count)),
+        ]
+        for _, r in sorted(state.reservations.items())
+    ]
+    yield _canonical_schedule(state)
+    yield sorted(
+        (key, lane.head, lane.held, lane.front, list(lane.waiting)) for key, lane in state.lanes.items()
+    )
+    yield sorted(state.attempts.items())
+    yield sorted(state.moved.items())
+    yield list(state.dead.items())
+    yield sorted(
+        (target, channel.first_move, list(channel.items)) for target, channel in state.outbound.items()
+    )
+    yield sorted(state.inbound.items())
+    yield [
+        [name, producer.last_at, producer.forgotten, sorted(producer.results.items())]
+        for name, producer in state.producers.items()
+    ]
+    yield list(state.dedupe_order)
+    yield sorted(state.dedupe.items())
+    yield sorted(state.sources.items())
+    yield _canonical_settled(state.settled)
+
+
+def _canonical_settled(settled: SettledMemory) -> object:
+    blocks = sorted(
+        (number, bytes(verbs), _raw(counts)) for number, (verbs, counts) in settled.blocks.items()
+    )
+    return [blocks, sorted(settled.mixed.items())]
+
+
+def _merge(runs: Sequence[Run]) -> list[Run]:
+    merged: list[Run] = []
+    for place, item, count in runs:
+        if merged:
+            last_place, last_item, length = merged[-1]
+            if last_place + length == place and last_item + length == item:
+                merged[-1] = (last_place, last_item, length + count)
+                continue
+        merged.append((place, item, count))
+    return merged
+
+
+def _canonical_schedule(state: PartitionState) -> list[tuple[int, list[Run]]]:
+    """What is scheduled, by due time; entries whose items have left don't count."""
+    by_due: dict[int, list[Run]] = {}
+    for due, place, item, count in sorted(state.schedule):
+        for offset in range(count):
+            number = item + offset
+            if state.state_of(number) == SCHEDULED and state.place_of(number) == place + offset:
+                by_due.setdefault(due, []).append((place + offset, number, 1))
+    return [(due, _merge(runs)) for due, runs in by_due.items()]
+
+
+def _canonical_segment(segment: Segment) -> list[object]:
+    expires = segment.expires
+    return [
+        segment.number,
+        bytes(segment.states),
+        _raw(segment.produced),
+        None if expires is None or not any(expires) else _raw(expires),
+        {
+            name: column
+            for name, column in (segment.columns or {}).items()
+            if column.count(None) < len(column)
+        },
+        list(zip(segment.shift_offsets, segment.shifts, strict=True)),
+        list(zip(segment.origin_offsets, segment.origin_positions, strict=True)),
+        sorted((segment.carried or {}).items()),
+    ]
+
+
+# --- making one while the state changes ---------------------------------------------------------------
+
+
+class Capture:
+    """A snapshot of the state as it is at construction, made in steps.
+
+    Construct it at the moment a record is sealed, when the state is the fold up to that record. It
+    hooks itself into ``state.capture`` until it is done or ``abandon``ed; one at a time. Chunks gather
+    in ``fresh`` for the caller to store (and take out); ``chunks`` lists all that the snapshot is made
+    of, the unchanged ones of the previous snapshot among them. The snapshot is valid once the record
+    at ``position`` is committed.
+    """
+
+    __slots__ = ("_pending", "_state", "chunks", "fresh", "head", "position")
+
+    def __init__(
+        self, state: PartitionState, previous: Iterable[ChunkRef] = (), previous_position: int = 0
+    ) -> None:
+        check(state.capture is None, "a snapshot of this partition is being made")
+        self.position = state.position
+        """Of the record that the snapshot follows."""
+        self.head = encode_head(state)
+        self.fresh: dict[ChunkRef, bytes] = {}
+        """Encoded and not yet taken by the caller."""
+        self._state = state
+        self._pending: dict[int, Segment] = {}
+        stored: Mapping[int, int] = dict(previous)
+        chunks: list[ChunkRef] = []
+        for number, segment in state.segments.items():
+            at = stored.get(number)
+            if at is None or segment.revision > previous_position:
+                at = self.position
+                self._pending[number] = segment
+            chunks.append((number, at))
+        self.chunks: tuple[ChunkRef, ...] = tuple(chunks)
+        if self._pending:
+            state.capture = self
+
+    @property
+    def is_done(self) -> bool:
+        return not self._pending
+
+    def before_write(self, segment: Segment) -> None:
+        """The segment is about to change: encode it as it is."""
+        if self._pending.pop(segment.number, None) is not None:
+            self._encode(segment)
+
+    def step(self, budget_segments: int) -> bool:
+        """Encode up to so many segments; True when all are."""
+        pending = self._pending
+        while pending and budget_segments > 0:
+            budget_segments -= 1
+            number = next(iter(pending))
+            self._encode(pending.pop(number))
+        if not pending:
+            self.abandon()
+        return not pending
+
+    def abandon(self) -> None:
+        """Stop watching the state; what was not encoded will not be."""
+        if self._state.capture is self:
+            self._state.capture = None
+
+    def _encode(self, segment: Segment) -> None:
+        self.fresh[segment.number, self.position] = encode_segment(segment)
