@@ -104,9 +104,34 @@ APPEND_PARTITIONS_MAX: Final = 256
 APPEND_TIMEOUT: Final = Duration(30 * SECOND)
 HOLD_TIMEOUT: Final = Duration(30 * SECOND)
 """How long a partition keeps a failed append's bytes and retries them (DESIGN: decision 7)."""
+APPEND_CONNECTIONS: Final = 4
+"""PostgreSQL connections that append, of one store; several share the flushes of the write-ahead log."""
+READ_CONNECTIONS: Final = 4
+"""PostgreSQL connections for everything else, so that recovery does not hold up appends."""
+APPEND_LOCK_WAIT: Final = Duration(100_000)
+"""How long an append waits for another transaction at one of its positions before it answers ``busy``."""
+APPEND_TRIES_MAX: Final = 4
+"""Statements of one append that met a rollover or a commit just over, before it answers ``busy``."""
+CONNECT_TIMEOUT: Final = Duration(10 * SECOND)
+QUERY_TIMEOUT: Final = Duration(60 * SECOND)
+"""Of reads, snapshots and bucket changes in PostgreSQL."""
+NODE_LEASE: Final = Duration(6 * SECOND)
+"""A node that has not been seen for so long is gone: the next one in line takes over."""
+NODE_RENEWAL: Final = Duration(2 * SECOND)
+NODE_DRIFT_PERMILLE: Final = 10
+"""How much faster the database's clock may run than ours before a node trusts its lease too long."""
 READ_BYTES_MAX: Final = 16_777_216
 PAYLOAD_MEMORY_BYTES: Final = 268_435_456
 """Payloads of waiting items kept in memory, all partitions of a node; beyond, they stay in the log."""
+CLAIM_TRIES_MAX: Final = 20
+RESTORE_PAGE_RECORDS: Final = 200
+"""Records folded between two checkpoints of the event loop."""
+SEGMENTS_READ_AHEAD: Final = 4
+"""Segments whose payloads are read together once the line comes near them."""
+MOVE_ITEMS_MAX: Final = 100
+"""Dead items of one move to another partition."""
+ALARMS_DUE_MAX: Final = 4_096
+"""Alarms handled in one turn; the rest in the next."""
 SNAPSHOT_RECORDS: Final = 10_000
 SNAPSHOT_BYTES: Final = 67_108_864
 """A partition is snapshotted after this many records or bytes of log."""
@@ -151,7 +176,7 @@ RECONNECT_DELAY_MAX: Final = Duration(2 * SECOND)
 REFUSED_DELAY_MIN: Final = Duration(20_000)
 REFUSED_DELAY_MAX: Final = Duration(1 * SECOND)
 """Bounds of the back-off before a client asks again what an overloaded server refused."""
-CONNECT_TIMEOUT: Final = Duration(10 * SECOND)
+CLIENT_CONNECT_TIMEOUT: Final = Duration(10 * SECOND)
 """For one attempt to connect, from the socket to ``welcome``."""
 GOODBYE_TIMEOUT: Final = Duration(2 * SECOND)
 """How long a client that leaves waits for its last frames and the closing handshake."""

@@ -1,0 +1,2 @@
+-- The bucket that takes records.
+select max(number) from querator.bucket
