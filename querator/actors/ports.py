@@ -157,6 +157,9 @@ class BrokerPort(Protocol):
     def partitions(self, queue: QueueName) -> list[PartitionId] | None:
         """In order of their queue-local index; ``None``: no such queue."""
 
+    def session_opened(self, requester: Requester) -> None:
+        """A new session: it may be told of what it loses from here on."""
+
     def session_resumed(self, requester: Requester) -> list[HeldReservation]:
         """The newer connection of ``requester.session`` took over its reservations: what becomes of them
         goes to ``requester`` now. Pushes decided before, and not yet committed, go there as well.
