@@ -59,6 +59,7 @@ class Subscription(Generic[Asker]):
         "linger_at",
         "number",
         "request",
+        "successor",
         "timeout",
         "window",
         "window_bytes",
@@ -89,6 +90,7 @@ class Subscription(Generic[Asker]):
         self.linger_at = 0
         self.number = 0
         self.demand: Demand[Asker] | None = None
+        self.successor: Subscription[Asker] | None = None
 
     @property
     def room(self) -> int:
@@ -104,11 +106,21 @@ class Subscription(Generic[Asker]):
 
     def free(self, count: int) -> None:
         """``count`` of its items were settled, or ended."""
+        if self.successor is not None:
+            self.successor.free(count)
+            return
         if self.in_flight:
             self.bytes_in_flight -= self.bytes_in_flight * count // self.in_flight
         self.in_flight -= count
         if self.demand is not None:
             self.demand.wake(self)
+
+
+    def inherit(self, broken: "Subscription[Asker]") -> None:
+        """Count what a subscription of a lost connection has in flight as this one's."""
+        self.in_flight = broken.in_flight
+        self.bytes_in_flight = broken.bytes_in_flight
+        broken.successor = self
 
 
 class Demand(Generic[Asker]):

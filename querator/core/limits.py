@@ -164,6 +164,8 @@ PRODUCE_WINDOW: Final = 64
 well below PRODUCER_RESULTS_MAX, so that the partition still knows each result when it is asked again."""
 PRODUCE_MESSAGE_BYTES_MAX: Final = 524_288
 """Payload bytes that a client coalesces into one produce message (one call may be larger)."""
+PRODUCE_BYTES_MAX: Final = 2_097_152
+"""Payload bytes of one produce call: half a message, so that base64 and the rest fit."""
 OUTSTANDING_ITEMS_MAX: Final = 100_000
 """Items handed to a client and not yet answered, before ``produce_nowait`` refuses more ..."""
 OUTSTANDING_BYTES_MAX: Final = 67_108_864

@@ -1,0 +1,607 @@
+"""The broker: everything of a node that is between the doors and the log, one turn at a time.
+
+A turn is what a door does between ``begin_turn`` and ``end_turn``: decide, evolve, park. Turns are
+synchronous, so they never interleave. At a turn's end what became ready is matched with demand, and the
+log writers learn who has something to write.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Final
+
+import attrs
+
+from querator import telemetry
+from querator.actors.alarms import Alarms
+from querator.actors.partition import PartitionActor, ReserveNow
+from querator.actors.ports import (
+    Delivery,
+    HeldReservation,
+    QueueStats,
+    Requester,
+    ReserveRequest,
+    SubscriptionRequest,
+)
+from querator.actors.queue import QueueRuntime
+from querator.actors.writer import LogWriter
+from querator.core.commands import Command, Produce, ReadStats, Settle, SettlePlaces
+from querator.core.demand import Parked, Subscription
+from querator.core.ids import Duration, Instant, PartitionId, QueueName, ReservationNumber, SessionId
+from querator.core.limits import SESSION_GRACE, WINDOW_BYTES_MAX
+from querator.core.replies import Code, Done, PartitionStats, Rejected, Reply
+from querator.env import Env
+
+_OF_PARTITION: Final = 0
+_OF_QUEUE: Final = 1
+_OF_SESSION: Final = 2
+_KINDS: Final = 4
+"""An alarm's key is number * 4 + kind."""
+
+LOST: Final = Rejected(Code.RESERVATION_LOST, "the reservation ended or was never yours", "token")
+
+
+@attrs.define(eq=False)
+class SessionEntry:
+    """A session as the broker knows it: across reconnects, until its grace is over."""
+
+    number: int
+    requester: Requester
+    subscriptions: dict[int, tuple[QueueRuntime, Subscription[Requester]]] = attrs.Factory(dict)
+    broken: dict[int, Subscription[Requester]] = attrs.Factory(dict)
+    """Subscriptions of a lost connection: what they have in flight counts in the window of a new
+    one of the same id."""
+    undelivered: tuple[ReservationNumber, ...] = ()
+    is_lost: bool = False
+
+
+class Broker:
+    """Implements BrokerPort. Queues and actors are put in by the supervisor."""
+
+    def __init__(self, env: Env, *, grace: Duration = SESSION_GRACE) -> None:
+        self._env = env
+        self._grace = grace
+        self.now = env.clock.now()
+        self.queues: dict[QueueName, QueueRuntime] = {}
+        self.actors: dict[PartitionId, PartitionActor] = {}
+        self.writers: dict[str, LogWriter] = {}
+        self.sessions: dict[SessionId, SessionEntry] = {}
+        self._session_of_number: dict[int, SessionId] = {}
+        self._queue_of_number: dict[int, QueueRuntime] = {}
+        self._numbers = count(1)
+        self.alarms = Alarms(env, self._alarmed)
+        self._touched: dict[PartitionId, PartitionActor] = {}
+        self._to_match: dict[int, QueueRuntime] = {}
+        self.is_closing = False
+        self.starved: Callable[[PartitionActor], None] = _ignore
+        """Told when a line waits for payloads."""
+        self.leaving: Callable[[PartitionActor], None] = _ignore
+        """Told when a partition has dead items for another one."""
+        self.halted: Callable[[PartitionActor, str], None] = _ignore_fault
+
+    # --- turns ----------------------------------------------------------------------------------
+
+    def begin_turn(self) -> Instant:
+        self.now = self._env.clock.now()
+        return self.now
+
+    def end_turn(self) -> None:
+        if self._to_match:
+            queues, self._to_match = self._to_match, {}
+            for queue in queues.values():
+                self._match(queue)
+        if self._touched:
+            touched, self._touched = self._touched, {}
+            for actor in touched.values():
+                self._finish(actor)
+
+    def _match(self, queue: QueueRuntime) -> None:
+        demand = queue.demand
+        demand.woken = False
+        if queue.held is None and demand.wants:
+            for actor in queue.actors:
+                if actor is not None and actor.state.line.count and demand.wants:
+                    with self._guard(actor):
+                        self.touch(actor).match()
+        self.alarms.set(queue.number * _KINDS + _OF_QUEUE, demand.next_at())
+
+    def _finish(self, actor: PartitionActor) -> None:
+        if actor.has_pending:
+            self.writers[actor.store_name].wake(actor)
+        state = actor.state
+        if state.starved and actor.is_open:
+            self.starved(actor)
+        if state.leaving:
+            self.leaving(actor)
+        self.alarms.set(actor.partition * _KINDS + _OF_PARTITION, actor.next_due_at())
+
+    @contextmanager
+    def _guard(self, actor: PartitionActor) -> Iterator[None]:
+        """A bug in one partition's decisions halts that partition, not the node."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # the boundary that contains a partition's failure
+            telemetry.emit("partition.halted", partition=actor.partition, error=repr(error))
+            actor.halt(f"{type(error).__name__}: {error}")
+            self.halted(actor, repr(error))
+
+    def touch(self, actor: PartitionActor) -> PartitionActor:
+        """The actor takes part in this turn. Its time never goes back, whatever the clock says."""
+        actor.now = max(self.now, actor.state.now)
+        self._touched[actor.partition] = actor
+        return actor
+
+    def to_match(self, queue: QueueRuntime) -> None:
+        self._to_match[queue.number] = queue
+
+    def committed(self, actor: PartitionActor) -> None:
+        """A record of the actor was committed: more may be decided (a stalled turn, moves, releases)."""
+        if actor.has_pending:
+            self.writers[actor.store_name].wake(actor)
+        queue = self.queues.get(QueueName(actor.queue))
+        if actor.state.starved or actor.state.leaving or (queue is not None and queue.demand.wants and actor.ready):
+            self.begin_turn()
+            self.touch(actor)
+            if queue is not None:
+                self.to_match(queue)
+            self.end_turn()
+
+    # --- what the doors ask ------------------------------------------------------------------------
+
+    def _queue(self, requester: Requester, request: int, name: QueueName) -> QueueRuntime | None:
+        queue = self.queues.get(name)
+        if queue is None or self.is_closing or queue.is_closing:
+            if self.is_closing:
+                refusal = Rejected(Code.SHUTTING_DOWN, "service is shutting down")
+            elif queue is not None:
+                refusal = Rejected(Code.SHUTTING_DOWN, "queue is shutting down", "queue")
+            else:
+                refusal = Rejected(Code.UNKNOWN_QUEUE, f"there is no queue named '{name}'", "queue")
+            requester.deliver([(request, refusal)])
+            return None
+        return queue
+
+    def produce(
+        self, requester: Requester, request: int, queue: QueueName, command: Produce, partition: PartitionId | None
+    ) -> None:
+        runtime = self._queue(requester, request, queue)
+        if runtime is None:
+            return
+        if runtime.held is not None:
+            runtime.held.append((0, lambda: self._produce(runtime, requester, request, command, partition)))
+            return
+        self._produce(runtime, requester, request, command, partition)
+
+    def _produce(
+        self,
+        queue: QueueRuntime,
+        requester: Requester,
+        request: int,
+        command: Produce,
+        partition: PartitionId | None,
+    ) -> None:
+        if partition is None:
+            found = queue.route(command.attributes)
+            if isinstance(found, Rejected):
+                requester.deliver([(request, found)])
+                return
+            actor = found
+        else:
+            pinned = self.actors.get(partition)
+            if pinned is None or pinned.queue != queue.name:
+                requester.deliver([(request, self._absent(partition, queue))])
+                return
+            actor = pinned
+        with self._guard(actor):
+            self.touch(actor).submit(requester, request, command)
+        if queue.demand.wants:
+            self.to_match(queue)
+
+    def _absent(self, partition: PartitionId, queue: QueueRuntime | None) -> Rejected:
+        if queue is not None and partition not in queue.partitions:
+            return Rejected(Code.INVALID, f"partition {partition} is not one of queue '{queue.name}'", "partition")
+        return Rejected(Code.UNAVAILABLE, f"partition {partition} is not available; try again")
+
+    def settle(self, requester: Requester, request: int, partition: PartitionId, command: Settle) -> None:
+        actor = self.actors.get(partition)
+        if actor is None:
+            known = any(partition in queue.partitions for queue in self.queues.values())
+            requester.deliver([(request, self._absent(partition, None) if known else LOST)])
+            return
+        queue = self.queues[QueueName(actor.queue)]
+        if queue.held is not None:
+            queue.held.append((1, lambda: self._command(actor, requester, request, command)))
+            return
+        self._command(actor, requester, request, command)
+
+    def command(self, requester: Requester, request: int, partition: PartitionId, command: Command) -> None:
+        actor = self.actors.get(partition)
+        if actor is None:
+            requester.deliver([(request, self._absent(partition, None))])
+            return
+        if type(command) is SettlePlaces:
+            queue = self.queues.get(QueueName(actor.queue))
+            if queue is not None and queue.held is not None:
+                queue.held.append((1, lambda: self._command(actor, requester, request, command)))
+                return
+        self._command(actor, requester, request, command)
+
+    def _command(self, actor: PartitionActor, requester: Requester, request: int, command: Command) -> None:
+        with self._guard(actor):
+            self.touch(actor).submit(requester, request, command)
+        queue = self.queues.get(QueueName(actor.queue))
+        if queue is not None and queue.demand.wants:
+            self.to_match(queue)
+
+    def reserve(self, requester: Requester, request: int, queue: QueueName, reserve: ReserveRequest) -> None:
+        runtime = self._queue(requester, request, queue)
+        if runtime is None:
+            return
+        demand = runtime.demand
+        if reserve.client and reserve.client in demand.clients:
+            requester.deliver([(request, Rejected(Code.INVALID, "another request of this client waits here", "client"))])
+            return
+        if runtime.held is None and not demand.parked:
+            actor = runtime.fullest()
+            if actor is not None:
+                asked = ReserveNow(reserve.items_max, reserve.reservation_timeout, reserve.held)
+                served = False
+                with self._guard(actor):
+                    served = self.touch(actor).reserve(requester, request, asked)
+                if served:
+                    return
+        if not reserve.deadline or reserve.deadline <= self.now:
+            refusal = runtime.emptiest()
+            if not isinstance(refusal, Rejected):
+                refusal = Rejected(Code.NOTHING_READY, "nothing is ready")
+            requester.deliver([(request, refusal)])
+            return
+        if demand.is_full:
+            requester.deliver([(request, Rejected(Code.OVERLOADED, "too many wait on this queue; try again"))])
+            return
+        demand.park(
+            Parked(
+                requester,
+                request,
+                reserve.items_max,
+                reserve.deadline,
+                reserve.reservation_timeout,
+                reserve.client,
+                held=reserve.held,
+            )
+        )
+        self.to_match(runtime)
+
+    def subscribe(
+        self, requester: Requester, subscription: int, queue: QueueName, wanted: SubscriptionRequest
+    ) -> None:
+        runtime = self._queue(requester, subscription, queue)
+        if runtime is None:
+            return
+        entry = self._enter(requester)
+        if subscription in entry.subscriptions:
+            requester.deliver([(subscription, Rejected(Code.INVALID, "this id names a subscription already", "id"))])
+            return
+        if runtime.demand.is_full:
+            requester.deliver([(subscription, Rejected(Code.OVERLOADED, "too many wait on this queue; try again"))])
+            return
+        made: Subscription[Requester] = Subscription(
+            requester,
+            subscription,
+            window=wanted.window,
+            window_bytes=wanted.window_bytes or WINDOW_BYTES_MAX,
+            batch=wanted.batch,
+            linger=wanted.linger,
+            timeout=wanted.reservation_timeout,
+            held=wanted.held,
+        )
+        broken = entry.broken.pop(subscription, None)
+        if broken is not None:
+            made.inherit(broken)
+        entry.subscriptions[subscription] = (runtime, made)
+        requester.deliver([(subscription, Done())])
+        runtime.demand.subscribe(made)
+        self.to_match(runtime)
+
+    def unsubscribe(self, requester: Requester, request: int, subscription: int) -> None:
+        entry = self.sessions.get(requester.session)
+        found = entry.subscriptions.pop(subscription, None) if entry is not None else None
+        if found is None:
+            refusal = Rejected(Code.UNKNOWN_SUBSCRIPTION, f"there is no subscription {subscription}", "subscription")
+            requester.deliver([(request, refusal)])
+            return
+        found[0].demand.unsubscribe(found[1])
+        requester.deliver([(request, Done())])
+
+    def partitions(self, queue: QueueName) -> list[PartitionId] | None:
+        runtime = self.queues.get(queue)
+        return None if runtime is None else list(runtime.partitions)
+
+    def demand_counts(self, queue: QueueName) -> tuple[int, int]:
+        """(subscriptions, parked requests) of the queue on this node."""
+        runtime = self.queues.get(queue)
+        if runtime is None:
+            return 0, 0
+        waiting = len(runtime.demand.parked)
+        if runtime.held is not None:
+            waiting += 0
+        return len(runtime.demand.subscriptions), waiting
+
+    def stats(self, requester: Requester, request: int, queue: QueueName) -> None:
+        runtime = self._queue(requester, request, queue)
+        if runtime is None:
+            return
+        gathering = _StatsGathering(self, requester, request, runtime)
+        for partition in runtime.partitions:
+            self.command(gathering, 0, partition, ReadStats())
+
+    # --- sessions ---------------------------------------------------------------------------------
+
+    def _enter(self, requester: Requester) -> SessionEntry:
+        entry = self.sessions.get(requester.session)
+        if entry is None:
+            number = next(self._numbers)
+            entry = SessionEntry(number, requester)
+            self.sessions[requester.session] = entry
+            self._session_of_number[number] = requester.session
+        return entry
+
+    def session_of(self, session: SessionId) -> Requester | None:
+        """The live connection of a session, if it has one."""
+        entry = self.sessions.get(session)
+        return None if entry is None or entry.is_lost else entry.requester
+
+    def session_opened(self, requester: Requester) -> None:
+        """A session may be told of what it loses from here on."""
+        self._enter(requester)
+
+    def session_resumed(self, requester: Requester) -> list[HeldReservation]:
+        entry = self._enter(requester)
+        entry.requester = requester
+        entry.is_lost = False
+        entry.undelivered = ()
+        self.alarms.set(entry.number * _KINDS + _OF_SESSION, None)
+        held: list[HeldReservation] = []
+        for actor in self.actors.values():
+            numbers = actor.state.by_session.get(requester.session)
+            if not numbers:
+                continue
+            with self._guard(actor):
+                self.touch(actor).resume_session(requester.session, requester.generation)
+            for number in numbers:
+                reservation = actor.state.reservations[number]
+                held.append(
+                    HeldReservation(
+                        QueueName(actor.queue),
+                        actor.partition,
+                        ReservationNumber(number),
+                        reservation.nonce,
+                        list(reservation.open_ranges()),
+                        Instant(reservation.deadline),
+                    )
+                )
+        return held
+
+    def session_lost(
+        self, session: SessionId, generation: int, undelivered: Sequence[ReservationNumber] = ()
+    ) -> None:
+        entry = self.sessions.get(session)
+        if entry is None or entry.requester.generation != generation or entry.is_lost:
+            return
+        entry.is_lost = True
+        entry.undelivered = tuple(undelivered)
+        self._drop_parked(entry.requester)
+        for number, (runtime, subscription) in entry.subscriptions.items():
+            runtime.demand.unsubscribe(subscription)
+            if subscription.in_flight:
+                entry.broken[number] = subscription
+        entry.subscriptions.clear()
+        self.alarms.set(entry.number * _KINDS + _OF_SESSION, self._env.clock.now() + self._grace)
+
+    def session_closed(self, requester: Requester) -> None:
+        self._drop_parked(requester)
+        entry = self.sessions.get(requester.session) if requester.session else None
+        if entry is None or entry.requester is not requester:
+            return
+        self._forget_session(requester.session, entry)
+        for actor in list(self.actors.values()):
+            if requester.session in actor.state.by_session and actor.is_open:
+                with self._guard(actor):
+                    self.touch(actor).release_session(requester.session, "client")
+                self._rematch(actor)
+
+    def _drop_parked(self, requester: Requester) -> None:
+        for queue in self.queues.values():
+            for parked in [parked for parked in queue.demand.parked.values() if parked.asker is requester]:
+                queue.demand.unpark(parked)
+
+    def _forget_session(self, session: SessionId, entry: SessionEntry) -> None:
+        self.alarms.set(entry.number * _KINDS + _OF_SESSION, None)
+        self.sessions.pop(session, None)
+        self._session_of_number.pop(entry.number, None)
+        for runtime, subscription in entry.subscriptions.values():
+            runtime.demand.unsubscribe(subscription)
+
+    def _end_session(self, session: SessionId) -> None:
+        """The grace is over."""
+        entry = self.sessions.get(session)
+        if entry is None or not entry.is_lost:
+            return
+        self._forget_session(session, entry)
+        for actor in list(self.actors.values()):
+            if session in actor.state.by_session and actor.is_open:
+                with self._guard(actor):
+                    self.touch(actor).end_session(session, entry.undelivered)
+                self._rematch(actor)
+
+    def _rematch(self, actor: PartitionActor) -> None:
+        queue = self.queues.get(QueueName(actor.queue))
+        if queue is not None:
+            self.to_match(queue)
+
+    # --- time ---------------------------------------------------------------------------------------
+
+    def _alarmed(self, keys: list[int]) -> None:
+        self.begin_turn()
+        for key in keys:
+            number, kind = divmod(key, _KINDS)
+            if kind == _OF_PARTITION:
+                actor = self.actors.get(PartitionId(number))
+                if actor is not None:
+                    with self._guard(actor):
+                        self.touch(actor).run_due()
+                    self._rematch(actor)
+            elif kind == _OF_QUEUE:
+                queue = self._queue_of_number.get(number)
+                if queue is not None:
+                    self._overdue(queue)
+            else:
+                session = self._session_of_number.get(number)
+                if session is not None:
+                    self._end_session(session)
+        self.end_turn()
+
+    def _overdue(self, queue: QueueRuntime) -> None:
+        if queue.held is not None:
+            return
+        for parked in queue.demand.overdue(self.now):
+            queue.demand.unpark(parked)
+            parked.asker.deliver([(parked.request, Rejected(Code.NOTHING_READY, "nothing became ready in time"))])
+        self.to_match(queue)
+
+    # --- what the supervisor does ---------------------------------------------------------------------
+
+    def add_queue(self, name: QueueName, partitions: tuple[PartitionId, ...]) -> QueueRuntime:
+        queue = QueueRuntime(name, next(self._numbers), partitions)
+        self.queues[name] = queue
+        self._queue_of_number[queue.number] = queue
+        return queue
+
+    def remove_queue(self, name: QueueName, code: Code, detail: str) -> None:
+        """The queue is gone: those who wait on it are told."""
+        queue = self.queues.pop(name, None)
+        if queue is None:
+            return
+        queue.is_closing = True
+        del self._queue_of_number[queue.number]
+        self._to_match.pop(queue.number, None)
+        self.alarms.set(queue.number * _KINDS + _OF_QUEUE, None)
+        self.refuse_waiting(queue, code, detail)
+        for entry in self.sessions.values():
+            for number in [number for number, (held, _) in entry.subscriptions.items() if held is queue]:
+                del entry.subscriptions[number]
+                if not entry.is_lost:
+                    entry.requester.deliver([(number, Rejected(code, detail, "queue"))])
+        for actor in queue.open_actors():
+            self.remove_actor(actor)
+
+    def refuse_waiting(self, queue: QueueRuntime, code: Code, detail: str) -> None:
+        """Answer all that is parked or held there."""
+        for parked in list(queue.demand.parked.values()):
+            queue.demand.unpark(parked)
+            parked.asker.deliver([(parked.request, Rejected(code, detail))])
+
+    def add_actor(self, queue: QueueRuntime, actor: PartitionActor) -> None:
+        """The partition is open here. Held reservations of sessions that are not here get one grace."""
+        queue.actors[actor.index] = actor
+        self.actors[actor.partition] = actor
+        self.begin_turn()
+        for session in list(actor.state.by_session):
+            if SessionId(session) not in self.sessions:
+                entry = self._enter(_Absent(SessionId(session)))
+                entry.is_lost = True
+                self.alarms.set(entry.number * _KINDS + _OF_SESSION, self.now + self._grace)
+        self.touch(actor)
+        self.to_match(queue)
+        self.end_turn()
+
+    def remove_actor(self, actor: PartitionActor) -> None:
+        self.actors.pop(actor.partition, None)
+        self._touched.pop(actor.partition, None)
+        self.alarms.set(actor.partition * _KINDS + _OF_PARTITION, None)
+        self.writers[actor.store_name].forget(actor)
+        queue = self.queues.get(QueueName(actor.queue))
+        if queue is not None and queue.actors[actor.index] is actor:
+            queue.actors[actor.index] = None
+
+    def hold(self, name: QueueName) -> None:
+        """Keep what comes in for the queue until ``unhold``; reads and operators' calls go on."""
+        queue = self.queues[name]
+        if queue.held is None:
+            queue.held = []
+
+    def unhold(self, name: QueueName) -> None:
+        """Let in what was kept: produces first, then settlements; then serve all that is parked."""
+        queue = self.queues[name]
+        kept, queue.held = queue.held or [], None
+        self.begin_turn()
+        for _, call in sorted(kept, key=_order):
+            call()
+        self.to_match(queue)
+        self.end_turn()
+
+
+@attrs.define(eq=False)
+class _StatsGathering:
+    """Collects the counters of a queue's partitions, each as of its committed position."""
+
+    broker: Broker
+    requester: Requester
+    request: int
+    queue: QueueRuntime
+    answers: list[Reply] = attrs.Factory(list)
+
+    @property
+    def session(self) -> SessionId:
+        return SessionId("")
+
+    @property
+    def generation(self) -> int:
+        return 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.requester.is_open
+
+    def deliver(self, deliveries: list[Delivery]) -> None:
+        for _, reply in deliveries:
+            if isinstance(reply, Rejected | PartitionStats):
+                self.answers.append(reply)
+        if len(self.answers) < len(self.queue.partitions):
+            return
+        subscriptions, parked = self.broker.demand_counts(self.queue.name)
+        stats = [answer for answer in self.answers if isinstance(answer, PartitionStats)]
+        stats.sort(key=_by_partition)
+        faults = [answer for answer in self.answers if isinstance(answer, Rejected)]
+        if faults and not stats:
+            self.requester.deliver([(self.request, faults[0])])
+            return
+        self.requester.deliver([(self.request, QueueStats(self.queue.name, list(stats), subscriptions, parked))])
+
+
+def _by_partition(stats: PartitionStats) -> int:
+    return stats.partition
+
+
+@attrs.define(eq=False)
+class _Absent:
+    """Stands for a session of an earlier owner that has not come back (yet)."""
+
+    session: SessionId
+    generation: int = -1
+    is_open: bool = False
+
+    def deliver(self, deliveries: object) -> None:
+        """Nobody is there."""
+
+
+def _order(kept: tuple[int, Callable[[], None]]) -> int:
+    return kept[0]
+
+
+def _ignore(actor: PartitionActor) -> None:
+    del actor
+
+
+def _ignore_fault(actor: PartitionActor, detail: str) -> None:
+    del actor, detail

@@ -1,0 +1,158 @@
+"""A node: stores, writers, broker, catalog and services, put together and kept running.
+
+The production server, the conformance host, the tests' in-process broker and a simulated node are all
+this, with other stores and another Env.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import attrs
+import trio
+
+from querator import telemetry
+from querator.actors.broker import Broker
+from querator.actors.catalog import CatalogOwner
+from querator.actors.history import History
+from querator.actors.moves import Mover
+from querator.actors.partition import PartitionActor
+from querator.actors.payloads import PayloadService
+from querator.actors.snapshots import SnapshotService
+from querator.actors.supervisor import Supervisor
+from querator.actors.writer import LogWriter
+from querator.core.catalog.commands import Bootstrap
+from querator.core.ids import MILLISECOND, SECOND, Duration, QueueName
+from querator.core.limits import PAYLOAD_MEMORY_BYTES, SESSION_GRACE
+from querator.core.replies import Code, Rejected
+from querator.env import Env, seconds
+from querator.errors import LogError
+from querator.log.store import LogStore
+
+STOP_TIMEOUT: Final = Duration(5 * SECOND)
+_HOUSEKEEPING: Final = Duration(250 * MILLISECOND)
+
+
+@attrs.frozen(kw_only=True)
+class NodeOptions:
+    """What a node is told. ``name`` goes into claims."""
+
+    name: str = "node"
+    auth: bool = False
+    grace: Duration = SESSION_GRACE
+    payload_memory: int = PAYLOAD_MEMORY_BYTES
+    snapshots: bool = True
+
+
+class Node:
+    """A running node; see ``open_node``."""
+
+    def __init__(self, stores: dict[str, LogStore], env: Env, options: NodeOptions) -> None:
+        self.env = env
+        self.options = options
+        self.stores = stores
+        self.broker = Broker(env, grace=options.grace)
+        self.payloads = PayloadService(self.broker, stores, env, budget=options.payload_memory)
+        self.supervisor = Supervisor(self.broker, stores, env, self.payloads, node=options.name)
+        self.catalog = CatalogOwner(
+            next(iter(stores.values())), env, node=options.name, carry_out=self.supervisor.carry_out
+        )
+        self.history = History(self.broker, stores)
+        self.mover = Mover(self.broker, self.payloads, env)
+        self.snapshots = SnapshotService(stores, env)
+        self.broker.starved = self.payloads.starved
+        self.broker.leaving = self.mover.leaving
+        for name, store in stores.items():
+            self.broker.writers[name] = LogWriter(
+                store, env, on_committed=self._committed, on_lost=self.supervisor.lost
+            )
+
+    def _committed(self, actor: PartitionActor) -> None:
+        self.broker.committed(actor)
+        if self.options.snapshots:
+            self.snapshots.committed(actor)
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Open the catalog and every partition; services run in ``nursery``."""
+        await nursery.start(self.supervisor.run)
+        for writer in self.broker.writers.values():
+            nursery.start_soon(writer.run, name="log writer")
+        nursery.start_soon(self.broker.alarms.run, name="alarms")
+        nursery.start_soon(self.payloads.run, name="payloads")
+        nursery.start_soon(self.mover.run, name="mover")
+        nursery.start_soon(self.snapshots.run, name="snapshots")
+        nursery.start_soon(self._keep_house, name="housekeeping")
+        await self.catalog.open()
+        await self.catalog.change(Bootstrap(self.options.auth))
+        await self.supervisor.open_all(self.catalog.catalog)
+
+    async def _keep_house(self) -> None:
+        """Small duties that no turn should pay for."""
+        while True:
+            await self.env.clock.sleep(_HOUSEKEEPING)
+            while self.payloads.spill():
+                await trio.lowlevel.checkpoint()
+            step = self.env.clock.step()
+            if step:
+                telemetry.emit("clock.stepped", by=step)
+
+    async def stop(self) -> None:
+        """Refuse what is new, answer what waits, and let the log writers finish what is decided."""
+        broker = self.broker
+        broker.begin_turn()
+        for queue in list(broker.queues.values()):
+            if queue.held is not None:
+                broker.unhold(QueueName(queue.name))
+            queue.is_closing = True
+            broker.refuse_waiting(queue, Code.SHUTTING_DOWN, "queue is shutting down")
+        broker.end_turn()
+        broker.is_closing = True
+        with trio.move_on_after(seconds(STOP_TIMEOUT)):
+            while not all(writer.is_idle for writer in broker.writers.values()):
+                await self.env.clock.sleep(Duration(5 * MILLISECOND))
+            if self.options.snapshots:
+                await self.snapshots.finish(list(broker.actors.values()))
+        for actor in list(broker.actors.values()):
+            actor.close(Code.OUTCOME_UNKNOWN, "the server stopped")
+
+    async def probe(self) -> str:
+        """"" when the storage answers; else what is wrong."""
+        for actor in self.broker.actors.values():
+            if not actor.is_open:
+                return actor.fault or actor.condition.value
+        try:
+            for store in self.stores.values():
+                await store.buckets()
+        except LogError as error:
+            return str(error)
+        return ""
+
+
+@asynccontextmanager
+async def open_node(stores: dict[str, LogStore], env: Env, options: NodeOptions) -> AsyncIterator[Node]:
+    """Open the stores, start a node on them, and stop it in order at the end.
+
+    Raises:
+        LogError: a store can't be opened, or the catalog not be claimed.
+    """
+    async with trio.open_nursery() as nursery:
+        opened: list[LogStore] = []
+        try:
+            for store in stores.values():
+                await store.open()
+                opened.append(store)
+            node = Node(stores, env, options)
+            await node.start(nursery)
+            try:
+                yield node
+            finally:
+                with trio.CancelScope(shield=True):
+                    await node.stop()
+        finally:
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                for store in opened:
+                    await store.aclose()
+
+
+__all__ = ["Node", "NodeOptions", "Rejected", "open_node"]

@@ -1,0 +1,436 @@
+"""The partition actor: decides at once, commits in groups, and only then answers.
+
+::
+
+    doors ── plain calls ──► decide, evolve ──► pending record ──seal──► in flight ──commit──► answers leave
+                              (memory is ahead)   (grows while one append runs)
+
+There is no mailbox and no task: sessions call in synchronously, inside the broker's turn; the log writer
+calls ``seal`` when the store is free and ``committed`` when the record is in. At most one append of
+a partition is in flight. What goes out is parked with the record it was decided in, answers that
+wrote nothing included, and is dropped if that record is never committed.
+"""
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+import attrs
+import trio
+
+from querator.actors.ports import Delivery, Requester, ReservationLost
+from querator.core import commands as cmd
+from querator.core import events as ev
+from querator.core import replies as rep
+from querator.core.decide import decide, settle_part
+from querator.core.demand import Demand
+from querator.core.due import end_reservation, next_due_at, run_due
+from querator.core.evolve import evolve
+from querator.core.ids import MILLISECOND, SECOND, Duration, Instant, PartitionId, Position, ReservationNumber, SessionId
+from querator.core.limits import PENDING_BYTES_MAX, PENDING_COMMANDS_MAX
+from querator.core.match import match
+from querator.core.replies import Code, Rejected
+from querator.core.reserve import reserve, show
+from querator.core.snapshot import Capture
+from querator.core.state import PartitionState
+from querator.log.codec import seal
+from querator.log.records import Record
+
+DELIVERY_DELAY_MAX: Final = Duration(250 * MILLISECOND)
+"""A commit that took longer postpones the deadlines of the reservations in it by as much."""
+STALL: Final = Duration(1 * SECOND)
+"""While an append takes longer than this, nothing ends by its deadline: the world is slow, not the holders."""
+_EVENT_BYTES: Final = 48
+"""What an event takes in a record, roughly; only bounds depend on it."""
+
+
+class Condition(enum.Enum):
+    """What the actor is able to do."""
+
+    OPEN = "open"
+    HOLDING = "holding"
+    """The store refuses appends for now: the bytes are kept and tried again; nothing new is taken."""
+    HALTED = "halted"
+    """An invariant failed, or data was lost: stopped with evidence until an operator acts."""
+    CLOSED = "closed"
+    """Thrown away: fenced, given up, or shut down."""
+
+
+Parcel: TypeAlias = "tuple[Requester, Delivery]"
+
+
+@attrs.define
+class Batch:
+    """A record in the making, and what leaves when it is in."""
+
+    events: list[ev.Event] = attrs.Factory(list)
+    parcels: list[Parcel] = attrs.Factory(list)
+    bytes_estimate: int = 0
+    commands: int = 0
+    opened_at: Instant = Instant(0)
+    at: Instant = Instant(0)
+    """Of the last TurnStarted in it."""
+
+
+@attrs.define(eq=False)
+class CaptureRequest:
+    """A snapshot that is wanted, and how far it is. Both events are set, too, when the actor closes."""
+
+    previous: Sequence[tuple[int, int]]
+    """(segment, position) of the chunks that the last snapshot is made of."""
+    previous_position: int
+    capture: Capture | None = None
+    hash: bytes = b""
+    """Of the record it follows; empty until that is committed."""
+    begun: trio.Event = attrs.Factory(trio.Event)
+    committed: trio.Event = attrs.Factory(trio.Event)
+
+
+@attrs.define
+class ReserveNow:
+    """A reserve request without the waiting."""
+
+    items_max: int
+    timeout: Duration
+    held: bool
+
+
+class PartitionActor:
+    """Owns the state of one partition. All methods but the constructor's are synchronous."""
+
+    def __init__(
+        self,
+        state: PartitionState,
+        *,
+        tail: Position,
+        tail_hash: bytes,
+        queue: str,
+        index: int,
+        demand: Demand[Requester],
+        store_name: str,
+        session_of: Callable[[SessionId], Requester | None],
+    ) -> None:
+        self.state = state
+        self.partition = PartitionId(state.partition)
+        self.queue = queue
+        self.index = index
+        """Within the queue."""
+        self.demand = demand
+        self.store_name = store_name
+        self.condition = Condition.OPEN
+        self.fault = ""
+        self.nonce = state.nonce
+        self.tail = tail
+        """Position of the last committed record."""
+        self.tail_hash = tail_hash
+        self._session_of = session_of
+        self._pending = Batch()
+        self._in_flight: Batch | None = None
+        self._record: Record | None = None
+        self._sent_at = Instant(0)
+        self.now = Instant(0)
+        self.log_bytes = 0
+        """Bytes of records committed since the last snapshot."""
+        self.log_records = 0
+        self.events_committed = 0
+        self._capture: CaptureRequest | None = None
+        state.position = tail + 1
+
+    # --- the turn -------------------------------------------------------------------------------
+
+    @property
+    def has_pending(self) -> bool:
+        return bool(self._pending.events)
+
+    @property
+    def is_open(self) -> bool:
+        return self.condition is Condition.OPEN
+
+    @property
+    def ready(self) -> int:
+        return self.state.line.count
+
+    def refusal(self) -> Rejected | None:
+        """Why no new write is taken right now."""
+        if self.condition is Condition.OPEN:
+            pending = self._pending
+            if pending.bytes_estimate < PENDING_BYTES_MAX and pending.commands < PENDING_COMMANDS_MAX:
+                return None
+            return Rejected(Code.OVERLOADED, "the partition's pending record is full; try again")
+        if self.condition is Condition.HALTED:
+            return Rejected(Code.HALTED, f"partition {self.partition} is halted: {self.fault}")
+        return Rejected(Code.UNAVAILABLE, f"partition {self.partition} can't write now: {self.fault}")
+
+    def apply(self, event: ev.Event) -> None:
+        """Evolve by the event and put it into the pending record."""
+        pending = self._pending
+        if pending.at != self.now or not pending.events:
+            turn = ev.TurnStarted(self.now)
+            evolve(self.state, turn)
+            if not pending.events:
+                pending.opened_at = self.now
+            pending.events.append(turn)
+            pending.at = self.now
+        evolve(self.state, event)
+        pending.events.append(event)
+        size = _EVENT_BYTES
+        if type(event) is ev.ItemsProduced and event.payloads is not None:
+            size += sum(map(len, event.payloads)) + 4 * event.count
+        pending.bytes_estimate += size
+
+    def park(self, requester: Requester, delivery: Delivery) -> None:
+        """Let it leave when everything decided so far is committed."""
+        if self._pending.events:
+            self._pending.parcels.append((requester, delivery))
+        elif self._in_flight is not None:
+            self._in_flight.parcels.append((requester, delivery))
+        else:
+            requester.deliver([delivery])
+
+    def submit(self, requester: Requester, request: int, command: cmd.Command) -> None:
+        """Decide a command; its answer is parked."""
+        if self.condition is not Condition.OPEN or self._pending.bytes_estimate >= PENDING_BYTES_MAX:
+            refusal = self.refusal()
+            if refusal is not None:
+                requester.deliver([(request, refusal)])
+                return
+        pending = self._pending
+        if pending.commands >= PENDING_COMMANDS_MAX:
+            requester.deliver([(request, Rejected(Code.OVERLOADED, "too many commands wait for their commit"))])
+            return
+        pending.commands += 1
+        events, reply = decide(self.state, command, self.now)
+        for event in events:
+            self.apply(event)
+        self.park(requester, (request, reply))
+
+    def reserve(self, requester: Requester, request: int, asked: ReserveNow) -> bool:
+        """Reserve for one requester at once; False when nothing may go."""
+        state = self.state
+        event = reserve(
+            state,
+            asked.items_max,
+            self.now,
+            session=requester.session,
+            generation=requester.generation,
+            timeout=asked.timeout,
+            held=asked.held,
+        )
+        if event is None:
+            return False
+        self.apply(event)
+        shown = show(state, state.reservations[state.next_reservation - 1])
+        self.park(requester, (request, shown))
+        return True
+
+    def match(self) -> None:
+        """Give what is ready to those that want it."""
+        if self.condition is Condition.OPEN and self._pending.bytes_estimate < PENDING_BYTES_MAX:
+            match(self.state, self.demand, self.now, self.apply, self._hand_over, _identity)
+
+    def _hand_over(self, requester: Requester, request: int, shown: rep.Reserved) -> None:
+        self.park(requester, (request, shown))
+
+    def run_due(self) -> None:
+        """Make happen what only time makes happen."""
+        if self.condition is not Condition.OPEN:
+            return
+        if self._in_flight is not None and self.now - self._sent_at > STALL:
+            return
+        run_due(self.state, self.now, self._apply_ended)
+
+    def _apply_ended(self, event: ev.Event) -> None:
+        """Apply, and tell the holder of a reservation that ended by itself."""
+        if type(event) is ev.ReservationEnded or (type(event) is ev.ItemsDied and event.verb == "ended"):
+            reservation = self.state.reservations[event.reservation]
+            session = SessionId(reservation.session)
+            nonce = reservation.nonce
+            self.apply(event)
+            if session and event.reservation not in self.state.reservations:
+                holder = self._session_of(session)
+                if holder is not None:
+                    why = event.why if type(event) is ev.ReservationEnded else "deadline"
+                    self.park(holder, (0, ReservationLost(self.partition, event.reservation, nonce, why)))
+            return
+        self.apply(event)
+
+    def end_session(self, session: SessionId, undelivered: Sequence[ReservationNumber]) -> None:
+        """The session did not come back: what it held ends; what never reached it costs no attempt."""
+        for number in list(self.state.by_session.get(session, ())):
+            reservation = self.state.reservations[number]
+            if ReservationNumber(number) in undelivered:
+                self.apply(ev.ItemsReleased(ReservationNumber(number), None, "undelivered"))
+            elif reservation.run_until:
+                end_reservation(self.state, reservation, "session_lost", self.apply)
+
+    def release_session(self, session: SessionId, why: str) -> None:
+        """The client said goodbye: everything it still holds goes back without blame."""
+        for number in list(self.state.by_session.get(session, ())):
+            self.apply(ev.ItemsReleased(ReservationNumber(number), None, why))
+
+    def resume_session(self, session: SessionId, generation: int) -> None:
+        if session in self.state.by_session:
+            self.apply(ev.SessionResumed(session, generation))
+
+    def next_due_at(self) -> int | None:
+        return next_due_at(self.state) if self.condition is Condition.OPEN else None
+
+    # --- snapshots --------------------------------------------------------------------------------
+
+    def request_capture(self, request: "CaptureRequest") -> None:
+        """Begin a snapshot at the next moment at which the state is the fold up to a sealed record."""
+        self._capture = request
+        if not self._pending.events and self._in_flight is None:
+            # Nothing is ahead of the log: the state is the fold up to the tail.
+            self.state.position = self.tail
+            self._begin_capture(request)
+            self.state.position = self.tail + 1
+            request.hash = self.tail_hash
+            request.committed.set()
+
+    def _begin_capture(self, request: "CaptureRequest") -> None:
+        if request.capture is None:
+            request.capture = Capture(self.state, request.previous, request.previous_position)
+            request.begun.set()
+
+    def end_capture(self) -> None:
+        """The snapshot is stored, or given up."""
+        if self._capture is not None and self._capture.capture is not None:
+            self._capture.capture.abandon()
+        self._capture = None
+
+    # --- the commit ------------------------------------------------------------------------------
+
+    def seal(self, now: Instant) -> Record:
+        """Close the pending record and send it; the next decisions go into the one after it."""
+        pending = self._pending
+        record = seal(
+            self.partition,
+            Position(self.state.position),
+            self.tail_hash,
+            self.nonce,
+            now,
+            pending.events,
+        )
+        self._record = record
+        self._in_flight = pending
+        self._sent_at = now
+        self._pending = Batch()
+        if self._capture is not None:
+            self._begin_capture(self._capture)
+        self.state.position += 1
+        return record
+
+    def committed(self, now: Instant) -> None:
+        """The record in flight is in the log: what waited for it leaves."""
+        record, batch = self._record, self._in_flight
+        if record is None or batch is None:
+            return
+        self._record = None
+        self._in_flight = None
+        self.tail = record.position
+        self.tail_hash = record.hash
+        self.log_bytes += len(record.events) + (len(record.payload) if record.payload else 0)
+        self.log_records += 1
+        self.events_committed += len(batch.events)
+        if self.condition is Condition.HOLDING:
+            self.condition = Condition.OPEN
+            self.fault = ""
+        request = self._capture
+        if request is not None and request.capture is not None and request.capture.position == record.position:
+            request.hash = record.hash
+            request.committed.set()
+        if now - self._sent_at > DELIVERY_DELAY_MAX:
+            self._postpone(batch, Duration(now - self._sent_at))
+        deliver(self._redirect(batch.parcels))
+
+    def _postpone(self, batch: Batch, delay: Duration) -> None:
+        """A deadline counts from when the reservation leaves, not from a commit that stalled."""
+        for _, (_, reply) in batch.parcels:
+            if type(reply) is rep.Reserved:
+                reservation = self.state.reservations.get(reply.reservation)
+                if reservation is not None:
+                    deadline = Instant(reservation.deadline + delay)
+                    run_until = Instant(reservation.run_until + delay if reservation.run_until else 0)
+                    self.apply(ev.ReservationExtended(reply.reservation, deadline, run_until))
+                    reply.deadline = deadline
+                    reply.run_until = run_until
+
+    def _redirect(self, parcels: list[Parcel]) -> list[Parcel]:
+        """Reservations whose connection is gone go to the session's newer one; without a session they are
+        released, and no attempt counts."""
+        if all(requester.is_open for requester, _ in parcels):
+            return parcels
+        redirected: list[Parcel] = []
+        for parcel in parcels:
+            requester, (_, reply) = parcel
+            if requester.is_open or type(reply) is not rep.Reserved:
+                redirected.append(parcel)
+            elif not requester.session:
+                self._release(reply.reservation)
+            else:
+                live = self._session_of(requester.session)
+                redirected.append((live or requester, parcel[1]))
+        return redirected
+
+    def _release(self, number: ReservationNumber) -> None:
+        reservation = self.state.reservations.get(number)
+        if reservation is not None and self.condition is Condition.OPEN:
+            command = cmd.Settle(cmd.Verb.RELEASE, number, reservation.nonce, reason="undelivered")
+            for event in settle_part(self.state, reservation, None, command, self.now):
+                self.apply(event)
+
+    def append_failed(self, reason: str) -> None:
+        """The append did not happen, or may not have: the same bytes are sent again; nothing new is taken."""
+        if self.condition is Condition.OPEN:
+            self.condition = Condition.HOLDING
+        self.fault = reason
+
+    def close(self, code: Code, detail: str) -> None:
+        """Throw this actor away: nobody hears of what was not committed, but that it is unknown."""
+        if self.condition is Condition.CLOSED:
+            return
+        if self.condition is not Condition.HALTED:
+            self.condition = Condition.CLOSED
+        self.fault = detail
+        answers: list[Parcel] = []
+        for batch in (self._in_flight, self._pending):
+            if batch is None:
+                continue
+            for requester, (request, reply) in batch.parcels:
+                if type(reply) is not ReservationLost and not (type(reply) is rep.Reserved and request == 0):
+                    answers.append((requester, (request, Rejected(code, detail))))
+        self._in_flight = None
+        self._record = None
+        self._pending = Batch()
+        if self._capture is not None:
+            self._capture.begun.set()
+            self._capture.committed.set()
+        deliver(answers)
+
+    def halt(self, detail: str) -> None:
+        """A failed invariant: stop, keep the evidence, and let nobody restart this by itself."""
+        self.condition = Condition.HALTED
+        self.close(Code.OUTCOME_UNKNOWN, detail)
+        self.condition = Condition.HALTED
+
+
+def deliver(parcels: list[Parcel]) -> None:
+    """Hand each requester all that is for it, in order, in one call."""
+    if len(parcels) == 1:
+        requester, delivery = parcels[0]
+        requester.deliver([delivery])
+        return
+    by_requester: dict[int, tuple[Requester, list[Delivery]]] = {}
+    for requester, delivery in parcels:
+        entry = by_requester.get(id(requester))
+        if entry is None:
+            by_requester[id(requester)] = (requester, [delivery])
+        else:
+            entry[1].append(delivery)
+    for requester, deliveries in by_requester.values():
+        requester.deliver(deliveries)
+
+
+def _identity(requester: Requester) -> tuple[SessionId, int]:
+    return requester.session, requester.generation

@@ -1,0 +1,104 @@
+"""Snapshots in the background: captured when a record is sealed, encoded a little at a time.
+
+The state at the moment a record is sealed is the fold up to that record. The head is encoded then, at
+once; segments are encoded between turns, a few at a time, or just before they change. What did not
+change since the last snapshot is referenced, not stored again. Nothing is stored before the
+record it is chained to is committed.
+"""
+
+from typing import Final
+
+import trio
+
+from querator import telemetry
+from querator.actors.partition import CaptureRequest, PartitionActor
+from querator.core.ids import PartitionId, Position
+from querator.core.limits import SNAPSHOT_BYTES, SNAPSHOT_RECORDS
+from querator.core.snapshot import VERSION, Capture
+from querator.env import Env
+from querator.errors import LogError
+from querator.log.records import ChunkId, Snapshot, snapshot_checksum
+from querator.log.store import LogStore
+
+SEGMENTS_PER_STEP: Final = 16
+"""Segments encoded between two checkpoints: about a millisecond."""
+
+
+class SnapshotService:
+    """Told of every commit; makes one snapshot at a time."""
+
+    def __init__(self, stores: dict[str, LogStore], env: Env) -> None:
+        self._stores = stores
+        self._env = env
+        self._wanted: dict[int, PartitionActor] = {}
+        self._last: dict[PartitionId, tuple[int, tuple[tuple[int, int], ...]]] = {}
+        """By partition: position and chunks of the last snapshot that this process stored."""
+        self._signal = trio.Event()
+        self.taken = 0
+
+    def committed(self, actor: PartitionActor) -> None:
+        """Ask for a snapshot when enough was logged since the last one."""
+        if actor.log_records >= SNAPSHOT_RECORDS or actor.log_bytes >= SNAPSHOT_BYTES:
+            self._wanted[actor.partition] = actor
+            self._signal.set()
+
+    async def run(self) -> None:
+        """Take what is asked for; for ever."""
+        while True:
+            if not self._wanted:
+                self._signal = trio.Event()
+                await self._signal.wait()
+            _, actor = self._wanted.popitem()
+            if actor.is_open:
+                await self.take(actor)
+
+    async def finish(self, actors: list[PartitionActor]) -> None:
+        """Before a stop: a last snapshot of each partition that logged something, so that a start is quick."""
+        for actor in actors:
+            if actor.is_open and actor.log_records:
+                await self.take(actor)
+
+    async def take(self, actor: PartitionActor) -> None:
+        """Capture at the next seal, encode between turns, wait for the commit, store."""
+        position, chunks = self._last.get(actor.partition, (0, ()))
+        request = CaptureRequest(chunks, position)
+        actor.request_capture(request)
+        try:
+            await request.begun.wait()
+            if request.capture is not None:
+                await self._finish(actor, request, request.capture)
+        finally:
+            actor.end_capture()
+
+    async def _finish(self, actor: PartitionActor, request: CaptureRequest, capture: Capture) -> None:
+        store = self._stores[actor.store_name]
+        while not capture.step(SEGMENTS_PER_STEP):
+            await trio.lowlevel.checkpoint()
+        await request.committed.wait()
+        if not request.hash:
+            return
+        position = Position(capture.position)
+        fresh = {ChunkId(number, Position(at)): data for (number, at), data in capture.fresh.items()}
+        chunks = tuple(ChunkId(number, Position(at)) for number, at in capture.chunks)
+        try:
+            if fresh:
+                await store.put_chunks(actor.partition, fresh)
+            await store.put_snapshot(
+                Snapshot(
+                    actor.partition,
+                    position,
+                    request.hash,
+                    VERSION,
+                    capture.head,
+                    chunks,
+                    snapshot_checksum(capture.head, chunks),
+                )
+            )
+        except LogError as error:
+            telemetry.emit("snapshot.failed", partition=actor.partition, error=str(error))
+            return
+        self._last[actor.partition] = (position, capture.chunks)
+        actor.log_records = 0
+        actor.log_bytes = 0
+        self.taken += 1
+        telemetry.emit("snapshot.taken", partition=actor.partition, position=position, chunks=len(fresh))

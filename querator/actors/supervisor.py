@@ -1,0 +1,227 @@
+"""The supervisor: opens the partitions of every queue, and brings back the one that fell.
+
+One partition's death leaves the others alone: it is claimed and folded anew, after a back-off. What
+halted on a failed invariant is not restarted by itself.
+"""
+
+from typing import Final
+
+import trio
+
+from querator import telemetry
+from querator.actors.broker import Broker
+from querator.actors.claim import ClaimLost, claim, restore
+from querator.actors.partition import Condition, PartitionActor
+from querator.actors.payloads import PayloadService
+from querator.actors.ports import Delivery
+from querator.actors.queue import QueueRuntime
+from querator.core import events as ev
+from querator.core.catalog import Catalog, Document, Queue, policy_of
+from querator.core.catalog.documents import QueueChanged, QueueCreated, QueueDeleted
+from querator.core.commands import ApplyPolicy, Command, Pause, Resume
+from querator.core.ids import MILLISECOND, SECOND, Duration, PartitionId, QueueName, SessionId
+from querator.core.policy import Policy, encode_policy
+from querator.core.replies import Code, Rejected, Reply
+from querator.env import Env
+from querator.errors import CorruptRecord, DataLossSuspected, LogError
+from querator.log.store import LogStore
+
+_BACKOFF_MIN: Final = Duration(100 * MILLISECOND)
+_BACKOFF_MAX: Final = Duration(5 * SECOND)
+
+
+class Ask:
+    """A requester for the node's own commands: one answer, awaited."""
+
+    def __init__(self) -> None:
+        self.session = SessionId("")
+        self.generation = 0
+        self.is_open = True
+        self.reply: Reply | None = None
+        self._answered = trio.Event()
+
+    def deliver(self, deliveries: list[Delivery]) -> None:
+        for _, reply in deliveries:
+            self.reply = reply  # type: ignore[assignment]  # a command's answer is a Reply
+        self._answered.set()
+
+    async def wait(self) -> Reply | None:
+        await self._answered.wait()
+        return self.reply
+
+
+async def ask(broker: Broker, partition: PartitionId, command: Command) -> Reply | None:
+    """Submit a command of the node's own and wait for its committed answer."""
+    asking = Ask()
+    broker.begin_turn()
+    broker.command(asking, 0, partition, command)
+    broker.end_turn()
+    return await asking.wait()
+
+
+class Supervisor:
+    """Starts and restarts partition actors. ``run`` keeps the nursery that they are brought up in."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        stores: dict[str, LogStore],
+        env: Env,
+        payloads: PayloadService,
+        *,
+        node: str,
+    ) -> None:
+        self._broker = broker
+        self._stores = stores
+        self._first = next(iter(stores))
+        self._env = env
+        self._payloads = payloads
+        self._node = node
+        self._nursery: trio.Nursery | None = None
+        self._opening: dict[PartitionId, trio.CancelScope] = {}
+        self.restarts = 0
+        self.catalog = Catalog()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the bring-up tasks; for ever."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def open_all(self, catalog: Catalog) -> None:
+        """Open every queue of the catalog; returns when each partition is open or known to be failing."""
+        self.catalog = catalog
+        async with trio.open_nursery() as nursery:
+            for queue in catalog.queues.values():
+                runtime = self._broker.add_queue(queue.name, tuple(part.id for part in queue.partitions))
+                for index in range(len(queue.partitions)):
+                    nursery.start_soon(self._bring_up, queue, runtime, index, False)
+
+    async def carry_out(self, document: Document) -> None:
+        """Make a committed change of the catalog true for the partitions."""
+        change = document.change
+        if isinstance(change, QueueCreated):
+            queue = change.queue
+            runtime = self._broker.add_queue(queue.name, tuple(part.id for part in queue.partitions))
+            async with trio.open_nursery() as nursery:
+                for index in range(len(queue.partitions)):
+                    nursery.start_soon(self._bring_up, queue, runtime, index, True)
+        elif isinstance(change, QueueChanged):
+            await self._reconcile(change.queue)
+            for source in self.catalog.queues_of_dead_queue(change.queue.name):
+                await self._reconcile(source)
+        elif isinstance(change, QueueDeleted):
+            await self._close_queue(QueueName(change.name))
+            for queue in list(self.catalog.queues.values()):
+                await self._reconcile(queue)
+
+    async def _reconcile(self, queue: Queue) -> None:
+        policy = policy_of(queue, self.catalog)
+        for part in queue.partitions:
+            actor = self._broker.actors.get(part.id)
+            if actor is None or not actor.is_open:
+                continue
+            if actor.state.policy.version != policy.version:
+                await ask(self._broker, part.id, ApplyPolicy(policy))
+            if actor.state.paused != queue.paused:
+                await ask(self._broker, part.id, Pause() if queue.paused else Resume())
+
+    async def _close_queue(self, name: QueueName) -> None:
+        runtime = self._broker.queues.get(name)
+        if runtime is None:
+            return
+        runtime.is_closing = True
+        self._broker.refuse_waiting(runtime, Code.SHUTTING_DOWN, "queue is shutting down")
+        for actor in runtime.open_actors():
+            if actor.is_open:
+                await ask(
+                    self._broker,
+                    actor.partition,
+                    ApplyPolicy(Policy(version=actor.state.policy.version + 1, deleted=True)),
+                )
+        for partition in runtime.partitions:
+            scope = self._opening.pop(partition, None)
+            if scope is not None:
+                scope.cancel()
+        self._broker.remove_queue(name, Code.SHUTTING_DOWN, "queue is shutting down")
+
+    # --- one partition --------------------------------------------------------------------------
+
+    async def _bring_up(self, queue: Queue, runtime: QueueRuntime, index: int, is_new: bool) -> None:
+        """Open one partition; on failure go on trying in the background."""
+        if await self._try_open(queue.name, runtime, index, is_new=is_new):
+            return
+        if self._nursery is not None:
+            self._nursery.start_soon(self._retry_open, runtime, index)
+
+    async def _retry_open(self, runtime: QueueRuntime, index: int) -> None:
+        partition = runtime.partitions[index]
+        backoff = _BACKOFF_MIN
+        with trio.CancelScope() as scope:
+            self._opening[partition] = scope
+            while not runtime.is_closing and runtime.actors[index] is None:
+                await self._env.clock.sleep(Duration(backoff + self._env.rng.randbelow(backoff)))
+                if await self._try_open(runtime.name, runtime, index, is_new=False):
+                    break
+                backoff = Duration(min(backoff * 2, _BACKOFF_MAX))
+            self._opening.pop(partition, None)
+
+    async def _try_open(self, name: QueueName, runtime: QueueRuntime, index: int, *, is_new: bool) -> bool:
+        partition = runtime.partitions[index]
+        queue = self.catalog.queues.get(name)
+        if queue is None:
+            return True
+        policy = policy_of(queue, self.catalog)
+        store_name = queue.partitions[index].store or self._first
+        try:
+            store = self._stores[store_name]
+        except KeyError:
+            telemetry.emit("partition.store_unknown", partition=partition, store=store_name)
+            return False
+        more = [ev.PolicyApplied(policy.version, encode_policy(policy), "")] if is_new else []
+        try:
+            claimed = await claim(store, self._env, partition, node=self._node, more=more)
+            state = await restore(store, partition, claimed.tail)
+        except ClaimLost:
+            return False
+        except (CorruptRecord, DataLossSuspected) as error:
+            telemetry.emit("partition.halted", partition=partition, error=str(error))
+            return True
+        except LogError as error:
+            telemetry.emit("partition.unavailable", partition=partition, error=str(error))
+            return False
+        actor = PartitionActor(
+            state,
+            tail=claimed.tail.position,
+            tail_hash=claimed.tail.hash,
+            queue=name,
+            index=index,
+            demand=runtime.demand,
+            store_name=store_name,
+            session_of=self._broker.session_of,
+        )
+        await self._payloads.fill_tail(actor, store)
+        if runtime.is_closing:
+            return True
+        self._broker.add_actor(runtime, actor)
+        telemetry.emit("partition.opened", partition=partition, queue=name, ready=state.ready)
+        if state.policy.version != policy.version:
+            await ask(self._broker, partition, ApplyPolicy(policy))
+        if state.paused != queue.paused:
+            await ask(self._broker, partition, Pause() if queue.paused else Resume())
+        return True
+
+    def lost(self, actor: PartitionActor, reason: str) -> None:
+        """The log writer can't go on with this actor: throw it away, and claim the partition anew."""
+        telemetry.emit("partition.lost", partition=actor.partition, reason=reason)
+        runtime = self._broker.queues.get(QueueName(actor.queue))
+        actor.close(Code.OUTCOME_UNKNOWN, reason)
+        self._broker.remove_actor(actor)
+        self.restarts += 1
+        if runtime is not None and not runtime.is_closing and self._nursery is not None:
+            if actor.condition is not Condition.HALTED:
+                self._nursery.start_soon(self._retry_open, runtime, actor.index)
+
+
+__all__ = ["Ask", "Rejected", "Supervisor", "ask"]
