@@ -1,5 +1,7 @@
 """What a log store stores: records, snapshots and their chunks, as bytes and positions."""
 
+import hashlib
+
 import attrs
 
 from querator.core.ids import Instant, PartitionId, Position
@@ -64,3 +66,14 @@ class Snapshot:
     """All that is not in chunks."""
     chunks: tuple[ChunkId, ...]
     checksum: bytes
+
+
+def snapshot_checksum(head: bytes, chunks: tuple[ChunkId, ...]) -> bytes:
+    """16 bytes over what is the snapshot's own: its head and the names of its chunks.
+
+    Each chunk has a checksum in its store.
+    """
+    hasher = hashlib.blake2b(digest_size=16)
+    hasher.update(repr([(chunk.segment, chunk.position) for chunk in chunks]).encode())
+    hasher.update(head)
+    return hasher.digest()

@@ -75,9 +75,11 @@ from server,
         where w.partition is null and h.partition = r.partition order by h.bucket desc limit 1
     ) head on true
     left join lateral (
+        -- The same record twice when this bucket was sealed meanwhile.
         select l.hash, l.nonce from {bucket} l
         where w.partition is null and l.partition = r.partition and l.position = r.position
         union all
         select head.hash, head.nonce where w.partition is null and head.position = r.position
+        limit 1
     ) present on true
 order by r.ordinal
