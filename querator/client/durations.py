@@ -4,7 +4,16 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 
-from querator.core.ids import DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND, Duration, Instant
+from querator.core.ids import (
+    DAY,
+    HOUR,
+    MICROSECOND,
+    MILLISECOND,
+    MINUTE,
+    SECOND,
+    Duration,
+    Instant,
+)
 
 DurationLike: TypeAlias = str | int | float | timedelta
 """Text with units, a number of seconds, or a timedelta."""
@@ -34,7 +43,7 @@ def parse_duration(value: DurationLike) -> Duration:
         ValueError: negative, longer than a hundred years, or not a duration; the text says how to write one.
     """
     if isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a duration")
+        raise ValueError(f"{value!r} is not a duration")  # noqa: TRY004 - one error for all that is none
     if isinstance(value, timedelta):
         microseconds = value // timedelta(microseconds=1)
     elif isinstance(value, str):
@@ -62,7 +71,9 @@ def _parse_text(text: str) -> int:
         total += float(part[1]) * _UNITS[part[2]]
         end = part.end()
     if not compact or end != len(compact):
-        raise ValueError(f"{text!r} is not a duration: write 500ms, 30s, 5m, 1h30m, 2d or a number of seconds")
+        raise ValueError(
+            f"{text!r} is not a duration: write 500ms, 30s, 5m, 1h30m, 2d or a number of seconds"
+        )
     return round(total)
 
 
@@ -73,7 +84,7 @@ def parse_instant(value: InstantLike) -> Instant:
         ValueError: not an instant, before 1970, or a datetime without a time zone.
     """
     if isinstance(value, bool):
-        raise ValueError(f"{value!r} is not an instant")
+        raise ValueError(f"{value!r} is not an instant")  # noqa: TRY004 - one error for all that is none
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())
@@ -83,7 +94,9 @@ def parse_instant(value: InstantLike) -> Instant:
             ) from None
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise ValueError(f"{value.isoformat()!r} has no time zone: append Z for UTC, or an offset as +02:00")
+            raise ValueError(
+                f"{value.isoformat()!r} has no time zone: append Z for UTC, or an offset as +02:00"
+            )
         instant = (value - _EPOCH) // timedelta(microseconds=1)
     else:
         try:
@@ -114,7 +127,9 @@ def format_duration(duration: Duration | int) -> str:
     ):
         if duration >= big:
             rest = duration % big // small
-            return f"{duration // big}{big_name}" + (f"{rest}{small_name}" if rest else "")
+            return f"{duration // big}{big_name}" + (
+                f"{rest}{small_name}" if rest else ""
+            )
     return f"{duration}us"
 
 
