@@ -29,7 +29,7 @@ from querator.core.commands import Command, Produce, ReadStats, Settle, SettlePl
 from querator.core.demand import Parked, Subscription
 from querator.core.ids import Duration, Instant, PartitionId, QueueName, ReservationNumber, SessionId
 from querator.core.limits import SESSION_GRACE, WINDOW_BYTES_MAX
-from querator.core.replies import Code, Done, PartitionStats, Rejected, Reply
+from querator.core.replies import Code, Done, PartitionStats, Rejected
 from querator.env import Env
 
 _OF_PARTITION: Final = 0
@@ -322,10 +322,7 @@ class Broker:
         runtime = self.queues.get(queue)
         if runtime is None:
             return 0, 0
-        waiting = len(runtime.demand.parked)
-        if runtime.held is not None:
-            waiting += 0
-        return len(runtime.demand.subscriptions), waiting
+        return len(runtime.demand.subscriptions), len(runtime.demand.parked)
 
     def stats(self, requester: Requester, request: int, queue: QueueName) -> None:
         runtime = self._queue(requester, request, queue)
@@ -549,19 +546,10 @@ class _StatsGathering:
     requester: Requester
     request: int
     queue: QueueRuntime
-    answers: list[Reply] = attrs.Factory(list)
-
-    @property
-    def session(self) -> SessionId:
-        return SessionId("")
-
-    @property
-    def generation(self) -> int:
-        return 0
-
-    @property
-    def is_open(self) -> bool:
-        return self.requester.is_open
+    session: SessionId = SessionId("")
+    generation: int = 0
+    is_open: bool = True
+    answers: list[PartitionStats | Rejected] = attrs.Factory(list)
 
     def deliver(self, deliveries: list[Delivery]) -> None:
         for _, reply in deliveries:

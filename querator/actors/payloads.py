@@ -147,8 +147,7 @@ class PayloadService:
             if kind == GONE:
                 payloads[offset] = None
             else:
-                payload = payloads[offset]
-                size += len(payload) if payload is not None else 0
+                size += len(payloads[offset] or b"")
         segment.payloads = payloads
         segment.payload_bytes = size
         state.payload_bytes += size

@@ -274,7 +274,7 @@ def _open_parts(
 
 
 def to_ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Ascending numbers as (first, count) ranges."""
+    """Numbers, in their order, as (first, count) ranges of consecutive ones."""
     ranges: list[tuple[int, int]] = []
     for number in numbers:
         if ranges and ranges[-1][0] + ranges[-1][1] == number:
@@ -402,7 +402,7 @@ def decide_settle_places(state: PartitionState, command: cmd.SettlePlaces, now: 
             return _NO_EVENTS, rep.PlaceRefused(place, Code.NOT_RESERVED if waiting else Code.UNKNOWN_ITEM)
         seen[place] = None
         reservation, index = found
-        due = settlement.due_at if settlement.due_at > now else Instant(0)
+        due = int(settlement.due_at) if settlement.due_at > now else 0
         groups.setdefault((reservation.number, settlement.verb, due, settlement.reason), []).append(index)
     made: list[ev.Event] = []
     left = {number: state.reservations[number].left for number, _, _, _ in groups}
@@ -504,13 +504,7 @@ def _redrive(state: PartitionState, command: cmd.Redrive, now: Instant) -> Decis
     if not chosen:
         return _NO_EVENTS, rep.Done(0)
     # In order of death, so that those who waited longest go first.
-    runs: list[tuple[int, int]] = []
-    for item in chosen:
-        if runs and runs[-1][0] + runs[-1][1] == item:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((item, 1))
-    return (ev.ItemsRedriven(tuple(runs), command.author),), rep.Done(len(chosen))
+    return (ev.ItemsRedriven(tuple(to_ranges(chosen)), command.author),), rep.Done(len(chosen))
 
 
 def _import(state: PartitionState, command: cmd.Import, now: Instant) -> Decision:
@@ -554,7 +548,7 @@ def _import(state: PartitionState, command: cmd.Import, now: Instant) -> Decisio
     for index in range(1, len(fresh) + 1):
         until = fresh[start].reserved_until
         # A run taken from the line lies within one segment.
-        item = state.next_item + start
+        item = ItemNumber(state.next_item + start)
         edge = index < len(fresh) and (state.next_item + index) >> SEGMENT_BITS != item >> SEGMENT_BITS
         if index == len(fresh) or edge or fresh[index].reserved_until != until:
             if until:
@@ -610,12 +604,7 @@ def _confirm_moves(state: PartitionState, command: cmd.ConfirmMoves, now: Instan
     if channel is None or command.last_move < channel.first_move:
         return _NO_EVENTS, rep.Done(0)
     count = min(command.last_move - channel.first_move + 1, len(channel.items))
-    runs: list[tuple[int, int]] = []
-    for item in list(channel.items)[:count]:
-        if runs and runs[-1][0] + runs[-1][1] == item:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((item, 1))
+    runs = to_ranges(list(channel.items)[:count])
     event = ev.ItemsMoved(tuple(runs), command.target, channel.first_move + count - 1)
     return (event,), rep.Done(count)
 
