@@ -62,8 +62,8 @@ class Operation:
 
 async def run_call(
     operations: Mapping[str, Operation], caller: Caller, codec: Codec, method: str, params: msgspec.Raw
-) -> object:
-    """The value of a call, or Rejected. Never raises for what a caller or the world did."""
+) -> msgspec.Raw | Rejected:
+    """The encoded value of a call, or Rejected. Raises nothing but Cancelled."""
     operation = operations.get(method)
     if operation is None:
         return Rejected(Code.INVALID, f"there is no method '{method}'", "method")
@@ -72,7 +72,8 @@ async def run_call(
     except ProtocolError as error:
         return Rejected(Code.INVALID, error.detail, f"params{error.path[1:]}")
     try:
-        return await operation.run(caller, decoded)
+        outcome = await operation.run(caller, decoded)
+        return outcome if isinstance(outcome, Rejected) else codec.encode_value(outcome)
     except AppendOutcomeUnknown as error:
         return Rejected(Code.OUTCOME_UNKNOWN, str(error))
     except LogError as error:
@@ -201,7 +202,7 @@ class _Queues:
     async def create(self, caller: Caller, params: QueueSettings) -> object:
         settings = _given(params)
         namespace = settings.get("namespace", SYSTEM_NAMESPACE)
-        if not caller.access.is_allowed_namespace(caller.principal, access.CREATE, namespace):
+        if not caller.access.may(caller.principal, namespace, access.CREATE):
             return Rejected(Code.DENIED, "access denied", "params.namespace")
         return await self._change(caller, CreateQueue(**settings), params.name)
 

@@ -191,12 +191,9 @@ class FrameReader:
         return Close(code, _text(payload[2:]))
 
 
-def encode_message(message: str | bytes) -> bytes:
-    """A server's frame of one message."""
-    if isinstance(message, str):
-        payload = message.encode()
-        return _head(0x80 | _TEXT, len(payload)) + payload
-    return _head(0x80 | _BINARY, len(message)) + message
+def encode_message(data: bytes, *, is_text: bool) -> bytes:
+    """A server's frame of one message; text is given as its UTF-8."""
+    return _head(0x80 | (_TEXT if is_text else _BINARY), len(data)) + data
 
 
 def encode_ping(payload: bytes = b"") -> bytes:

@@ -1,7 +1,7 @@
 """What waits to be written to one client. Putting never waits; a client that reads too slowly is cut off."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 import trio
@@ -32,6 +32,8 @@ class Outbox:
         """Highest push number that was taken for writing: it may have reached the client."""
         self.farewell: Farewell | None = None
         self.is_cut_off = False
+        self.on_close: Callable[[], None] | None = None
+        """Told once, when the connection is to be closed."""
         self._batches: deque[tuple[Encoded, int]] = deque()
         self._control: list[bytes] = []
         self._wakeup: trio.Event | None = None
@@ -65,6 +67,8 @@ class Outbox:
         if self.farewell is None:
             self.farewell = Farewell(code, reason)
             self._wake()
+            if self.on_close is not None:
+                self.on_close()
 
     def take(self) -> list[Encoded]:
         """Batches for one WebSocket message: as many as fit, at least one if any waits."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
+import msgspec
 
 from querator.actors.ports import Delivery, QueueStats, ReservationLost
 from querator.api import access, frames, validation
@@ -443,13 +444,13 @@ class Session:
 
     # -- from the shell --------------------------------------------------------------------------
 
-    def answer_call(self, request: int, outcome: object) -> None:
+    def answer_call(self, request: int, outcome: msgspec.Raw | Rejected) -> None:
         """A call is over: its value, or Rejected."""
         self.calls_now -= 1
         if isinstance(outcome, Rejected):
             self._reject(request, outcome)
         else:
-            self._answers.append(wire.Result(request, self.codec.encode_value(outcome)))
+            self._answers.append(wire.Result(request, outcome))
         self._flush()
 
     def ping(self, now: Instant, silent_max: int) -> None:

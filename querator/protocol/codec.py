@@ -80,6 +80,11 @@ class Codec:
 
     def join(self, batches: Sequence[Encoded]) -> Frame:
         """One frame of all these batches, in order."""
+        data = self.join_data(batches)
+        return data.decode() if self.is_text else data
+
+    def join_data(self, batches: Sequence[Encoded]) -> bytes:
+        """The bytes of that frame."""
         raise NotImplementedError
 
     def encode_value(self, value: object) -> msgspec.Raw:
@@ -179,11 +184,10 @@ class _JsonCodec(Codec):
     def encode(self, messages: Sequence[ClientMessage | ServerMessage]) -> Frame:
         return self._encode(messages).decode()
 
-    def join(self, batches: Sequence[Encoded]) -> Frame:
+    def join_data(self, batches: Sequence[Encoded]) -> bytes:
         if len(batches) == 1:
-            return batches[0].data.decode()
-        bodies = [batch.data[1:-1] for batch in batches if batch.count]
-        return f"[{b','.join(bodies).decode()}]"
+            return batches[0].data
+        return b"[" + b",".join([batch.data[1:-1] for batch in batches if batch.count]) + b"]"
 
     def decode_value(self, raw: msgspec.Raw | bytes, kind: type[T]) -> T:
         try:
@@ -210,7 +214,7 @@ class _MsgpackCodec(Codec):
     def encode(self, messages: Sequence[ClientMessage | ServerMessage]) -> Frame:
         return self._encode(messages)
 
-    def join(self, batches: Sequence[Encoded]) -> Frame:
+    def join_data(self, batches: Sequence[Encoded]) -> bytes:
         if len(batches) == 1:
             return batches[0].data
         count = sum(batch.count for batch in batches)

@@ -1,0 +1,28 @@
+"""``GET /health``: the health document of the HTTP contract."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+import msgspec
+
+from querator.api.exchange import HttpResponse
+from querator.core.ids import SECOND, Instant
+
+Probe: TypeAlias = Callable[[], Awaitable[str]]
+"""Looks whether the log can be read; "" if so, else what is wrong, for the document."""
+
+
+def health_response(fault: str, now: Instant, version: str) -> HttpResponse:
+    """200 when all is well, 503 when not."""
+    check: dict[str, object] = {
+        "componentType": "datastore",
+        "status": "fail" if fault else "pass",
+        "time": datetime.fromtimestamp(now // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    if fault:
+        check["output"] = fault
+    document = {"status": check["status"], "version": version, "checks": {"queues:storage": [check]}}
+    return HttpResponse(
+        503 if fault else 200, [("Content-Type", "application/health+json")], msgspec.json.encode(document)
+    )
