@@ -16,7 +16,7 @@ from querator.core import events as ev
 from querator.core.evolve import fold
 from querator.core.ids import MILLISECOND, SECOND, Duration, PartitionId, Position
 from querator.core.limits import CLAIM_TRIES_MAX, READ_BYTES_MAX, RESTORE_PAGE_RECORDS
-from querator.core.snapshot import load
+from querator.core.snapshot import SnapshotUnreadable, load
 from querator.core.state import PartitionState
 from querator.env import Env
 from querator.errors import AppendOutcomeUnknown, CorruptRecord, LogError, LogUnavailable, StoreCorrupt
@@ -127,7 +127,7 @@ async def _from_snapshot(store: LogStore, partition: PartitionId) -> tuple[Parti
         try:
             chunks = await store.read_chunks(partition, snapshot.chunks)
             state = load(partition, snapshot.head, [chunks[chunk] for chunk in snapshot.chunks])
-        except (StoreCorrupt, CorruptRecord, ValueError) as error:
+        except (StoreCorrupt, SnapshotUnreadable) as error:
             telemetry.emit("snapshot.ignored", partition=partition, position=snapshot.position, why=str(error))
             continue
         if state.position != snapshot.position:

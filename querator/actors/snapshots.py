@@ -17,7 +17,8 @@ from querator.core.limits import SNAPSHOT_BYTES, SNAPSHOT_RECORDS
 from querator.core.snapshot import VERSION, Capture
 from querator.env import Env
 from querator.errors import LogError
-from querator.log.records import ChunkId, Snapshot, snapshot_checksum
+from querator.log.codec import checksum
+from querator.log.records import ChunkId, Snapshot
 from querator.log.store import LogStore
 
 SEGMENTS_PER_STEP: Final = 16
@@ -91,7 +92,7 @@ class SnapshotService:
                     VERSION,
                     capture.head,
                     chunks,
-                    snapshot_checksum(capture.head, chunks),
+                    checksum(capture.head),
                 )
             )
         except LogError as error:

@@ -1,0 +1,123 @@
+"""Processes of a benchmark: a server on a fresh log, and workers; what they cost and take."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system CPU seconds of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@attrs.define
+class Server:
+    """A running ``querator serve``."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    data: Path
+
+    def cpu(self) -> float:
+        return cpu_seconds(self.process.pid)
+
+    def resident(self) -> int:
+        return resident_bytes(self.process.pid)
+
+    def call(self, *arguments: str) -> Any:
+        """Run a CLI command against it; its JSON."""
+        command = [sys.executable, "-m", "querator", *arguments, "--address", self.address, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start_server(data: Path, port: int, *more: str) -> Server:
+    """Start a server and wait until it answers."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "querator", "serve", "--data", str(data), "--address", f"127.0.0.1:{port}", *more],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if "QUERATOR_BENCH_VERBOSE" not in os.environ else None,
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1) as probe:
+                probe.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                if b" 200 " in probe.recv(4096)[:20]:
+                    return Server(process, f"127.0.0.1:{port}", data)
+        except OSError:
+            pass
+        if process.poll() is not None:
+            raise RuntimeError(f"the server exited with {process.returncode}")
+        if time.monotonic() > deadline:
+            process.kill()
+            raise RuntimeError("the server did not answer within 60 s")
+        time.sleep(0.02)
+
+
+@contextmanager
+def server(*more: str) -> Iterator[Server]:
+    """A server on a data directory of its own, with an empty queue ``bench``."""
+    with tempfile.TemporaryDirectory(prefix="querator-bench-") as directory:
+        running = start_server(Path(directory) / "data", free_port(), *more)
+        try:
+            running.call("queues", "create", "bench")
+            yield running
+        finally:
+            running.stop()
+
+
+def start_worker(side: str, **options: object) -> subprocess.Popen[str]:
+    """Start benchmarks.worker with these options (``True``: a flag)."""
+    command = [sys.executable, "-m", "benchmarks.worker", side]
+    for name, value in options.items():
+        if value is True:
+            command.append(f"--{name}")
+        elif value is not False:
+            command += [f"--{name}", str(value)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def result(worker: subprocess.Popen[str]) -> dict[str, Any]:
+    """The JSON line of a worker that ended."""
+    output, _ = worker.communicate(timeout=120)
+    if worker.returncode:
+        raise RuntimeError(f"a worker exited with {worker.returncode}")
+    parsed: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return parsed

@@ -1,0 +1,157 @@
+"""One side of a benchmark in a process of its own: several connections that produce, or that consume.
+
+Prints one JSON line: items counted between two moments of the shared monotonic clock, CPU seconds of this
+process in between, and latencies where asked for.
+"""
+
+import argparse
+import gc
+import json
+import sys
+import time
+from typing import Any
+
+import trio
+
+from querator.client import Client, connect
+
+QUEUE = "bench"
+PAYLOAD = b"x" * 100
+
+
+class Window:
+    """Counts what happens between ``start`` and ``stop``."""
+
+    def __init__(self, start: float, stop: float) -> None:
+        self.start = start
+        self.stop = stop
+        self.items = 0
+        self.cpu = 0.0
+        self.latencies: list[float] = []
+
+    async def watch(self, scope: trio.CancelScope) -> None:
+        await trio.sleep(max(0.0, self.start - time.monotonic()))
+        before = time.process_time()
+        self.items = 0
+        self.latencies.clear()
+        began = time.monotonic()
+        await trio.sleep(max(0.0, self.stop - time.monotonic()))
+        self.cpu = time.process_time() - before
+        counted, elapsed = self.items, time.monotonic() - began
+        print(
+            json.dumps(
+                {
+                    "items": counted,
+                    "seconds": elapsed,
+                    "cpu": self.cpu,
+                    "latencies": [round(value * 1e6) for value in self.latencies],
+                }
+            ),
+            flush=True,
+        )
+        scope.cancel()
+
+
+async def produce_flood(client: Client, window: Window, batch: int, outstanding: int) -> None:
+    """Keep ``outstanding`` items on their way, in batches, through the batch call."""
+    payloads = [PAYLOAD] * batch
+    while True:
+        client.produce_nowait(QUEUE, payloads)
+        window.items += batch
+        if client.outstanding >= outstanding:
+            await client.flush(outstanding // 2)
+
+
+async def produce_singly(client: Client, window: Window, tasks: int) -> None:
+    """``tasks`` callers that each await one item after the other: the per-item call."""
+
+    async def one() -> None:
+        while True:
+            await client.produce(QUEUE, PAYLOAD)
+            window.items += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(tasks):
+            nursery.start_soon(one)
+
+
+async def produce_paced(client: Client, window: Window, rate: float) -> None:
+    """One item at a time at ``rate``; its payload says when it left."""
+    due = time.monotonic()
+    while True:
+        due += 1 / rate
+        await trio.sleep(max(0.0, due - time.monotonic()))
+        began = time.monotonic()
+        await client.produce(QUEUE, repr(began).encode().ljust(100))
+        window.latencies.append(time.monotonic() - began)
+        window.items += 1
+
+
+async def consume_flood(client: Client, window: Window, batch: int, size: int, *, paced: bool) -> None:
+    async with client.consume(QUEUE, window=size, batch=batch) as items:
+        async for got in items.batches():
+            if paced:
+                now = time.monotonic()
+                window.latencies += [now - float(payload) for payload in got.payloads]
+            got.complete_nowait()
+            window.items += got.count
+
+
+async def consume_singly(client: Client, window: Window, batch: int, size: int) -> None:
+    async with client.consume(QUEUE, window=size, batch=batch) as items:
+        async for item in items:
+            async with item:
+                window.items += 1
+
+
+async def run(options: argparse.Namespace) -> None:
+    window = Window(options.start, options.stop)
+    async with trio.open_nursery() as nursery:
+        clients: list[Client] = []
+
+        async def hold(number: int, task_status: trio.TaskStatus[Client]) -> None:
+            async with connect(options.address, client=f"bench-{options.side}-{number}") as client:
+                task_status.started(client)
+                await trio.sleep_forever()
+
+        for number in range(options.clients):
+            clients.append(await nursery.start(hold, number))
+        gc.collect()
+        gc.freeze()
+        for client in clients:
+            nursery.start_soon(_side, options, client, window)
+        await window.watch(nursery.cancel_scope)
+
+
+async def _side(options: argparse.Namespace, client: Client, window: Window) -> None:
+    batch: int = options.batch
+    if options.side == "produce":
+        if options.rate:
+            await produce_paced(client, window, options.rate / options.clients)
+        elif options.single:
+            await produce_singly(client, window, options.window)
+        else:
+            await produce_flood(client, window, batch, options.window)
+    elif options.single:
+        await consume_singly(client, window, batch, options.window)
+    else:
+        await consume_flood(client, window, batch, options.window, paced=bool(options.rate))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("side", choices=("produce", "consume"))
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--clients", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--window", type=int, default=256, help="items on their way, per connection")
+    parser.add_argument("--rate", type=float, default=0.0, help="items a second; 0: as fast as it goes")
+    parser.add_argument("--single", action="store_true", help="the per-item calls")
+    parser.add_argument("--start", type=float, required=True)
+    parser.add_argument("--stop", type=float, required=True)
+    options: Any = parser.parse_args(arguments)
+    trio.run(run, options)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
