@@ -1,0 +1,182 @@
+"""The composition root: the only module that puts concrete stores, a node and its doors together."""
+
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from querator.actors.node import Node, NodeOptions, open_node
+from querator.api.calls import operations
+from querator.api.catalog_access import CatalogAccess
+from querator.api.engine_metrics import engine_metrics
+from querator.api.http.door import Door, HttpSettings
+from querator.api.http.handler import HttpApi
+from querator.api.registry import SessionRegistry, Settings
+from querator.api.server import Server, ServerOptions
+from querator.core.ids import MILLISECOND, Duration, QueueName
+from querator.env import Env
+from querator.errors import ConfigError
+from querator.log.memory import MemoryLog
+from querator.log.store import LogStore
+
+SECRET_BYTES: Final = 32
+_YOUNG: Final = Duration(500 * MILLISECOND)
+_MIDDLE_EVERY: Final = 20
+
+
+@attrs.frozen(kw_only=True)
+class AppOptions:
+    """What is built. ``stores`` are asked for by name; the first one has the catalog."""
+
+    host: str = "localhost"
+    port: int = 2319
+    node: NodeOptions = NodeOptions()
+    server: ServerOptions = ServerOptions()
+    http: HttpSettings = HttpSettings()
+    secret: bytes = attrs.field(default=b"", repr=False)
+    """Signs resume tokens; empty: drawn anew, so sessions end with the process."""
+    requests_per_queue_max: int = 0
+    """Calls of the HTTP door that may wait on one queue; 0: only the engine's own bounds."""
+
+
+class Application:
+    """A node with its doors open."""
+
+    def __init__(self, node: Node, server: Server, door: Door) -> None:
+        self.node = node
+        self.server = server
+        self.door = door
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the first listener."""
+        host, port = self.server.addresses[0]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def stop(self, to: str = "") -> None:
+        """In order: what waits is answered, sessions are told, the doors close. The log comes last,
+        when ``open_application`` is left."""
+        await self.server.drain(to)
+
+
+def build(node: Node, options: AppOptions) -> Application:
+    """Put the doors in front of a running node; nothing listens yet."""
+    env = node.env
+    access = CatalogAccess(node.catalog, auth=options.node.auth)
+    bound = options.requests_per_queue_max
+
+    def is_full(queue: QueueName, waiting: int) -> bool:
+        del queue
+        return bool(bound) and waiting >= bound
+
+    door = Door(
+        broker=node.broker,
+        catalog_port=node.catalog,
+        access=access,
+        clock=env.clock,
+        settings=attrs.evolve(options.http, stores=tuple(node.stores)),
+        history=node.history,
+        is_full=is_full,
+    )
+    registry = SessionRegistry(
+        env,
+        node.broker,
+        Settings(secret=options.secret or env.rng.token_bytes(SECRET_BYTES), grace=options.node.grace),
+        access=access,
+        operations=operations(node.broker, node.catalog, node.history),
+    )
+    server = Server(registry, HttpApi(door), options.server, probe=node.probe)
+    server.metrics.add(engine_metrics(node))
+    return Application(node, server, door)
+
+
+@asynccontextmanager
+async def open_application(
+    stores: dict[str, LogStore], env: Env, options: AppOptions
+) -> AsyncIterator[Application]:
+    """A node on these stores, listening; stopped in order at the end.
+
+    Raises:
+        LogError: a store can't be opened.
+        OSError: the address can't be had.
+    """
+    async with open_node(stores, env, options.node) as node:
+        application = build(node, options)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(application.server.run, options.host, options.port)
+            try:
+                yield application
+            finally:
+                with trio.CancelScope(shield=True):
+                    await application.stop()
+                nursery.cancel_scope.cancel()
+
+
+async def make_stores(log: str, data: Path, env: Env) -> dict[str, LogStore]:
+    """The log store that a setting names: "" (SQLite in ``data``), ``memory``, or ``postgres://…``.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if not log or log == "sqlite":
+        from querator.log.sqlite import SqliteLog
+
+        return {"sqlite": SqliteLog(env, data)}
+    if log == "memory":
+        return {"memory": MemoryLog(env)}
+    raise ConfigError(f"log: '{log}' is no log store; use 'sqlite', 'memory' or a postgres:// address")
+
+
+async def read_secret(data: Path, env: Env) -> bytes:
+    """The node's secret, drawn at its first start; kept beside the log so that sessions can resume."""
+    path = data / "session-secret"
+    try:
+        return await env.files.read(path)
+    except FileNotFoundError:
+        secret = env.rng.token_bytes(SECRET_BYTES)
+        await env.files.make_directory(data)
+        await env.files.write(path, secret)
+        return secret
+
+
+async def tend_garbage(env: Env) -> None:
+    """Collect young garbage now and then; the old generation never, it would stop the world.
+
+    What stays is plain columns that die by reference counts (PERFORMANCE.md D4); cycles are made
+    by exceptions and tasks only, and those die young.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        beat = 0
+        while True:
+            await env.clock.sleep(_YOUNG)
+            beat += 1
+            gc.collect(1 if beat % _MIDDLE_EVERY == 0 else 0)
+    finally:
+        gc.enable()
+
+
+async def serve(
+    log: str,
+    data: Path,
+    env: Env,
+    options: AppOptions,
+    on_ready: Callable[[Application], None],
+    stop: trio.Event,
+) -> None:
+    """Run a server until ``stop`` is set, then end in order."""
+    stores = await make_stores(log, data, env)
+    if log != "memory":
+        options = attrs.evolve(options, secret=await read_secret(data, env))
+    async with trio.open_nursery() as nursery:
+        async with open_application(stores, env, options) as application:
+            nursery.start_soon(tend_garbage, env)
+            on_ready(application)
+            await stop.wait()
+        nursery.cancel_scope.cancel()
