@@ -389,7 +389,8 @@ class Item:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        swallowed = self.scope.__exit__(kind, error, traceback)
+        # A scope that is left without an error answers True as well.
+        swallowed = bool(self.scope.__exit__(kind, error, traceback)) and error is not None
         if self._track is not None:
             self._track(self, False)
         if self.lost and (swallowed or error is None) and not self._is_settled:
