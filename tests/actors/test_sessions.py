@@ -1,0 +1,141 @@
+"""What a session holds, and what becomes of it when the session is lost, resumes, or says goodbye."""
+
+import trio
+from trio.testing import MockClock
+
+from querator.actors.ports import ReservationLost
+from querator.core.commands import Verb
+from querator.core.ids import SECOND
+from querator.core.replies import Code, Rejected, Settled
+from tests.actors.conftest import Client, World, settle_down
+
+
+async def test_a_held_reservation_outlives_its_deadline_while_the_session_lives(autojump_clock: MockClock, world: World) -> None:
+    """The keep-alive is the session itself; it writes nothing."""
+    async with world.node() as node:
+        partition = await world.create(node, reservation_timeout=10 * SECOND)
+        consumer = Client(node, "s")
+        consumer.subscribe()
+        Client(node).produce(b"x")
+        await settle_down()
+        position = node.broker.actors[partition].tail
+        await trio.sleep(600)
+        assert node.broker.actors[partition].tail == position
+        consumer.settle(consumer.reservations[0])
+        await settle_down()
+        assert consumer.answer(2) == Settled(1)
+
+
+async def test_a_lost_session_has_one_grace_then_its_items_go_to_others(autojump_clock: MockClock, world: World) -> None:
+    """The attempt counts, and the stale holder is refused everything."""
+    async with world.node() as node:
+        await world.create(node)
+        first, second = Client(node, "a"), Client(node, "b")
+        first.subscribe()
+        Client(node).produce(b"x")
+        await settle_down()
+        stale = first.reservations[0]
+        node.broker.session_lost(first.session, first.generation)
+        second.subscribe()
+        await trio.sleep(4.9)
+        assert second.reservations == []
+        await trio.sleep(0.3)
+        assert second.reservations[0].attempts == [2]
+        for request, verb in enumerate((Verb.COMPLETE, Verb.RETRY, Verb.RELEASE, Verb.DEAD, Verb.EXTEND), 200):
+            second.settle(stale, verb, request=request)
+        await settle_down()
+        for request in range(200, 205):
+            refused = second.answer(request)
+            assert isinstance(refused, Rejected)
+            assert refused.code is Code.RESERVATION_LOST
+
+
+async def test_what_never_reached_the_client_costs_no_attempt(autojump_clock: MockClock, world: World) -> None:
+    """Released as undelivered."""
+    async with world.node() as node:
+        await world.create(node)
+        first, second = Client(node, "a"), Client(node, "b")
+        first.subscribe()
+        Client(node).produce(b"x")
+        await settle_down()
+        node.broker.session_lost(first.session, first.generation, [first.reservations[0].reservation])
+        second.subscribe()
+        await trio.sleep(6)
+        assert second.reservations[0].attempts == 1
+
+
+async def test_a_session_that_resumes_within_the_grace_keeps_everything(autojump_clock: MockClock, world: World) -> None:
+    """The newer connection is told what it holds."""
+    async with world.node() as node:
+        await world.create(node)
+        old = Client(node, "a")
+        old.subscribe()
+        Client(node).produce(b"x", b"y")
+        await settle_down()
+        reserved = old.reservations[0]
+        old.is_open = False
+        node.broker.session_lost(old.session, old.generation)
+        await trio.sleep(3)
+        new = Client(node, "a")
+        new.generation = 2
+        node.broker.begin_turn()
+        held = node.broker.session_resumed(new)
+        node.broker.end_turn()
+        assert [(entry.reservation, entry.remaining) for entry in held] == [(reserved.reservation, [(0, 2)])]
+        await trio.sleep(60)
+        new.settle(reserved)
+        await settle_down()
+        assert new.answer(2) == Settled(2)
+
+
+async def test_after_a_restart_held_reservations_get_one_grace(autojump_clock: MockClock, world: World) -> None:
+    """A new owner treats them as just lost: resumed in time they go on, else they end."""
+    async with world.node() as node:
+        await world.create(node)
+        consumer = Client(node, "s")
+        consumer.subscribe()
+        Client(node).produce(b"x")
+        await settle_down()
+    async with world.node() as node:
+        other = Client(node, "other")
+        other.subscribe()
+        await trio.sleep(4.5)
+        assert other.reservations == []
+        await trio.sleep(1)
+        assert other.reservations[0].attempts == [2]
+        other.settle(consumer.reservations[0], request=7)
+        await settle_down()
+        refused = other.answer(7)
+        assert isinstance(refused, Rejected)
+        assert refused.code is Code.RESERVATION_LOST
+
+
+async def test_goodbye_gives_back_at_once_without_blame(autojump_clock: MockClock, world: World) -> None:
+    """A client that leaves in order costs nobody an attempt."""
+    async with world.node() as node:
+        await world.create(node)
+        first, second = Client(node, "a"), Client(node, "b")
+        first.subscribe()
+        Client(node).produce(b"x")
+        await settle_down()
+        second.subscribe()
+        node.broker.begin_turn()
+        node.broker.session_closed(first)
+        node.broker.end_turn()
+        await settle_down()
+        assert second.reservations[0].attempts == 1
+
+
+async def test_a_reservation_that_ends_by_its_deadline_is_announced_as_lost(autojump_clock: MockClock, world: World) -> None:
+    """And not before: at the deadline its holder can still complete."""
+    async with world.node() as node:
+        await world.create(node, reservation_timeout=10 * SECOND)
+        consumer = Client(node, "s")
+        consumer.subscribe(held=False, window=1)
+        Client(node).produce(b"x")
+        await settle_down()
+        await trio.sleep(10)
+        assert not [told for _, told in consumer.told if isinstance(told, ReservationLost)]
+        await trio.sleep(0.1)
+        lost = [told for _, told in consumer.told if isinstance(told, ReservationLost)]
+        assert [(entry.reservation, entry.why) for entry in lost] == [(1, "deadline")]
