@@ -109,7 +109,7 @@ class Broker:
         if actor.has_pending:
             self.writers[actor.store_name].wake(actor)
         state = actor.state
-        if state.starved and actor.is_open:
+        if state.starved is not None and actor.is_open:
             self.starved(actor)
         if state.leaving:
             self.leaving(actor)
@@ -139,7 +139,7 @@ class Broker:
         if actor.has_pending:
             self.writers[actor.store_name].wake(actor)
         queue = self.queues.get(QueueName(actor.queue))
-        if actor.state.starved or actor.state.leaving or (queue is not None and queue.demand.wants and actor.ready):
+        if actor.state.starved is not None or actor.state.leaving or (queue is not None and queue.demand.wants and actor.ready):
             self.begin_turn()
             self.touch(actor)
             if queue is not None:

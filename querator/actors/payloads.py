@@ -54,7 +54,7 @@ class PayloadService:
                 await self._signal.wait()
             partition = next(iter(self._wanted))
             actor = self._wanted.pop(partition)
-            if not actor.is_open or not actor.state.starved:
+            if not actor.is_open or actor.state.starved is None:
                 continue
             try:
                 for number in self._ahead(actor.state):
@@ -66,7 +66,7 @@ class PayloadService:
                 continue
             broker = self._broker
             broker.begin_turn()
-            actor.state.starved = 0
+            actor.state.starved = None
             broker.touch(actor)
             queue = broker.queues.get(QueueName(actor.queue))
             if queue is not None:
@@ -82,7 +82,7 @@ class PayloadService:
                 numbers[segment.number] = None
             if len(numbers) >= SEGMENTS_READ_AHEAD:
                 break
-        if state.starved in state.segments:
+        if state.starved is not None and state.starved in state.segments:
             numbers.setdefault(state.starved)
         return list(numbers)
 

@@ -253,8 +253,8 @@ class PartitionState:
         """Sum of deadlines over reserved items."""
         # --- volatile ---
         self.payload_bytes = 0
-        self.starved = 0
-        """The segment whose payloads the line waits for; 0: none. (Segment 0 is never spilled first.)"""
+        self.starved: int | None = None
+        """The segment whose payloads the line waits for."""
         self.capture: Capture | None = None
 
     # --- reading --------------------------------------------------------------------------------

@@ -1,0 +1,103 @@
+"""How a queue spreads its work over partitions, and how payloads leave memory and come back."""
+
+import trio
+from trio.testing import MockClock
+
+from querator.core.ids import QueueName
+from querator.core.replies import Code, Produced, Rejected
+from tests.actors.conftest import Client, World, settle_down
+
+
+async def test_batches_go_to_the_emptiest_partition_and_reservations_to_the_fullest(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """Five batches of ten over two partitions are 30 and 20; reservations of 5, 10, 20 take 15 and 20."""
+    async with world.node() as node:
+        await world.create(node, partitions=2)
+        client = Client(node)
+        for request in range(5):
+            client.produce(*[b"x"] * 10, request=request)
+        await settle_down()
+        ready = [actor.state.ready for actor in node.broker.queues[QueueName("q")].open_actors()]
+        assert ready == [30, 20]
+        for request, items in enumerate((5, 10, 20), 10):
+            client.reserve(items, request=request)
+        await settle_down()
+        reserved = [actor.state.reserved for actor in node.broker.queues[QueueName("q")].open_actors()]
+        assert reserved == [15, 20]
+
+
+async def test_items_of_one_key_go_to_one_partition_and_mixed_requests_are_refused(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """Clients split by partition first; nothing of a refused request is written."""
+    from querator.core.events import Attributes
+
+    async with world.node() as node:
+        await world.create(node, partitions=8)
+        client = Client(node)
+        partitions = []
+        for request in range(3):
+            client.produce(b"x", request=request, attributes=Attributes(key="customer-7"))
+            await settle_down()
+            answer = client.answer(request)
+            assert isinstance(answer, Produced)
+            partitions.append(answer.partition)
+        assert len(dict.fromkeys(partitions)) == 1
+        keys: list[str | None] = [f"key-{number}" for number in range(20)]
+        client.produce(*[b"x"] * 20, request=9, attributes=Attributes(key=keys))
+        refused = client.answer(9)
+        assert isinstance(refused, Rejected)
+        assert refused.code is Code.MIXED_PARTITIONS
+        assert sum(actor.state.produced for actor in node.broker.actors.values()) == 3
+
+
+async def test_parked_requests_share_what_arrives_one_each_in_turn(autojump_clock: MockClock, world: World) -> None:
+    """23 items for three that wait for 20, 6 and 1 are 16, 6 and 1."""
+    async with world.node() as node:
+        await world.create(node)
+        client = Client(node)
+        for request, items in enumerate((20, 6, 1), 10):
+            client.reserve(items, request=request, wait=60_000_000)
+        client.produce(*[b"x"] * 23)
+        await settle_down()
+        counts = {request: reply.count for request, reply in client.told if reply in client.reservations}  # type: ignore[union-attr]
+        assert counts == {10: 16, 11: 6, 12: 1}
+
+
+async def test_payloads_past_the_budget_are_read_back_in_order(autojump_clock: MockClock, world: World) -> None:
+    """What waits far behind leaves memory; the consumer sees every payload, in order."""
+    async with world.node(payload_memory=100_000) as node:
+        partition = await world.create(node)
+        client = Client(node)
+        total = 20_480
+        for start in range(0, total, 512):
+            client.produce(*[b"%07d" % number for number in range(start, start + 512)], request=start)
+        await trio.sleep(5)
+        assert node.payloads.spilled > 5
+        assert node.broker.actors[partition].state.payload_bytes < 150_000
+        consumer = Client(node, "s")
+        consumer.subscribe(window=total, batch=1000)
+        await trio.sleep(5)
+        got = [payload for reserved in consumer.reservations for payload in reserved.payloads]
+        assert got == [b"%07d" % number for number in range(total)]
+
+
+async def test_after_a_restart_everything_is_there_with_its_payload(autojump_clock: MockClock, world: World) -> None:
+    """From a snapshot and the records after it."""
+    async with world.node() as node:
+        partition = await world.create(node)
+        client = Client(node)
+        for start in range(0, 3_000, 100):
+            client.produce(*[b"%d" % number for number in range(start, start + 100)], request=start)
+        await settle_down()
+        await node.snapshots.take(node.broker.actors[partition])
+        client.produce(b"tail", request=9_999)
+        await settle_down()
+        assert node.snapshots.taken >= 1
+    async with world.node() as node:
+        consumer = Client(node, "s")
+        consumer.subscribe(window=5_000, batch=1000)
+        await trio.sleep(5)
+        got = [payload for reserved in consumer.reservations for payload in reserved.payloads]
+        assert got == [*(b"%d" % number for number in range(3_000)), b"tail"]
