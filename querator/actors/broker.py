@@ -103,7 +103,9 @@ class Broker:
                 if actor is not None and actor.state.line.count and demand.wants:
                     with self._guard(actor):
                         self.touch(actor).match()
-        self.alarms.set(queue.number * _KINDS + _OF_QUEUE, demand.next_at())
+        wait_ends = demand.next_at()
+        # A wait is over when its end is past; an alarm at the end itself would ring in vain.
+        self.alarms.set(queue.number * _KINDS + _OF_QUEUE, None if wait_ends is None else wait_ends + 1)
 
     def _finish(self, actor: PartitionActor) -> None:
         if actor.has_pending:
@@ -448,11 +450,16 @@ class Broker:
                     with self._guard(actor):
                         self.touch(actor).run_due()
                     self._rematch(actor)
-            elif kind == _OF_QUEUE:
+        # What became ready at this moment goes to those who wait before their waits end.
+        self.end_turn()
+        self.begin_turn()
+        for key in keys:
+            number, kind = divmod(key, _KINDS)
+            if kind == _OF_QUEUE:
                 queue = self._queue_of_number.get(number)
                 if queue is not None:
                     self._overdue(queue)
-            else:
+            elif kind == _OF_SESSION:
                 session = self._session_of_number.get(number)
                 if session is not None:
                     self._end_session(session)

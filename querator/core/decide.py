@@ -390,7 +390,10 @@ def _repeat(state: PartitionState, command: cmd.Settle) -> rep.Reply:
 
 
 def decide_settle_places(state: PartitionState, command: cmd.SettlePlaces, now: Instant) -> Decision:
-    """All or nothing, by place. A retry on this door does not look at the attempts limit (CONTRACT.md 4.8)."""
+    """All or nothing, by place. A retry on this door does not look at the attempts limit (CONTRACT.md 4.8).
+
+    EXTEND moves the deadline of the whole reservation that the item is in, to ``due_at`` or not at all.
+    """
     groups: dict[tuple[int, Verb, int, str], list[int]] = {}
     seen: dict[int, None] = {}
     for settlement in command.settlements:
@@ -418,6 +421,11 @@ def decide_settle_places(state: PartitionState, command: cmd.SettlePlaces, now: 
             made.append(ev.ItemsDied(reserved, part, reason or "dead", "dead"))
         elif verb is Verb.RELEASE:
             made.append(ev.ItemsReleased(reserved, part, "client"))
+        elif verb is Verb.EXTEND:
+            left[number] += len(indexes)
+            reservation = state.reservations[number]
+            if due > reservation.deadline:
+                made.append(ev.ReservationExtended(reserved, Instant(due), Instant(reservation.run_until)))
         else:
             made.append(ev.ItemsRetried(reserved, part, Instant(due)))
     return made, rep.Done(len(command.settlements))
