@@ -7,7 +7,8 @@ behind the tail a newer one read is a lost fence.
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import attrs
 import psycopg
@@ -18,6 +19,7 @@ from querator.core.ids import PartitionId, Position
 from querator.env.real import real_env
 from querator.errors import AppendOutcomeUnknown, LogUnavailable
 from querator.log.postgres import PostgresLog
+from querator.log.postgres.statements import migrations
 from querator.log.records import Record, Tail
 from querator.log.store import Verdict
 from tests.log.records import ZEROS, make_record
@@ -100,7 +102,7 @@ async def steal(log: PostgresLog, race: Race, rng: random.Random) -> None:
 async def roll(log: PostgresLog, race: Race, rng: random.Random) -> None:
     """Open buckets and drop old ones, the last record's among them, while the others race."""
     while True:
-        await trio.sleep(rng.random() * 0.08)
+        await trio.sleep(rng.random() * 0.2)
         try:
             await log.roll()
             race.counts["rolled"] += 1
@@ -132,7 +134,10 @@ async def run_race(cluster: Cluster, database: str, seconds: float, seed: int, *
     with psycopg.connect(cluster.dsn(database, "postgres"), autocommit=True) as connection:
         connection.execute(SLOWED)
     race = Race()
-    racers: list[Callable[..., object]] = [own] * OWNERS + [steal, roll]
+    racers: list[Callable[[PostgresLog, Race, random.Random], Coroutine[Any, Any, None]]] = [own] * OWNERS + [
+        steal,
+        roll,
+    ]
     logs = [PostgresLog(real_env(), cluster.dsn(database)) for _ in racers]
     for log in logs:
         await log.open()
@@ -175,10 +180,14 @@ def check_history(cluster: Cluster, database: str, race: Race) -> None:
     for position, nonce, is_claim, previous_hash, digest, _ in rows:
         assert position == expected, f"a gap or a fork at {position}, expected {expected}"
         assert bytes(previous_hash) == previous, f"{position} does not chain"
-        assert race.acknowledged.get(position, bytes(digest)) == bytes(digest), f"{position} was acknowledged otherwise"
+        assert race.acknowledged.get(position, bytes(digest)) == bytes(digest), (
+            f"{position} was acknowledged otherwise"
+        )
         expected, previous = position + 1, bytes(digest)
         if is_claim:
-            assert race.claims.get((position, nonce), position - 1) == position - 1, "a claimant's tail was not final"
+            assert race.claims.get((position, nonce), position - 1) == position - 1, (
+                "a claimant's tail was not final"
+            )
             owner = nonce
         elif owner is not None and nonce != owner:
             late.append(position)
@@ -186,6 +195,33 @@ def check_history(cluster: Cluster, database: str, race: Race) -> None:
     beyond = [position for position in race.acknowledged if position >= expected]
     assert beyond == [], "acknowledged and not there"
     assert updates == (0,)
+
+
+def bug(function: str, line: str, wrong: str = "") -> str:
+    """The definition of a function of the schema with one line replaced."""
+    script = migrations()[0][2]
+    start = script.index(f"create function querator.{function}")
+    definition = script[start : script.index("\n$$;", start) + len("\n$$;")]
+    assert definition.count(line) == 1
+    return definition.replace("create function", "create or replace function").replace(line, wrong)
+
+
+BUGS = {
+    "no_seal": bug(
+        "open_bucket", "execute format('alter table querator.%I add constraint sealed", "perform format('"
+    ),
+    "no_wait_for_inserts": bug("open_bucket", "in access exclusive mode", "in access share mode"),
+}
+
+
+@pytest.mark.parametrize("planted", BUGS)
+async def test_the_race_finds_a_planted_bug(planted: str) -> None:
+    cluster = shared_cluster()
+    with fresh_database(cluster) as database:
+        with cluster.admin(database) as connection:
+            connection.execute(BUGS[planted].encode())
+        with pytest.RaisesGroup(AssertionError, flatten_subgroups=True, allow_unwrapped=True):
+            check_history(cluster, database, await run_race(cluster, database, 3.0, seed=1, kill=False))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +232,9 @@ def check_history(cluster: Cluster, database: str, race: Race) -> None:
         pytest.param(60.0, True, id="long", marks=[pytest.mark.long, pytest.mark.timeout(120)]),
     ],
 )
-async def test_no_record_of_an_old_owner_lands_behind_a_tail_that_a_newer_one_read(seconds: float, kill: bool) -> None:
+async def test_no_record_of_an_old_owner_lands_behind_a_tail_that_a_newer_one_read(
+    seconds: float, kill: bool
+) -> None:
     cluster = shared_cluster()
     with fresh_database(cluster) as database:
         race = await run_race(cluster, database, seconds, seed=1, kill=kill)

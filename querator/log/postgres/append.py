@@ -100,10 +100,11 @@ class Appender:
 
     async def append(self, records: Sequence[Record]) -> list[Verdict]:
         """See ``LogStore.append``. Never cancelled half-way; ends by itself."""
-        _check_bounds(records)
+        check(
+            len(dict.fromkeys(record.partition for record in records)) == len(records),
+            "an append has at most one record of a partition",
+        )
         verdicts: list[Verdict | None] = [None] * len(records)
-        crowd = [index for index, record in enumerate(records) if record.partition not in self._blocked]
-        alone = [index for index, record in enumerate(records) if record.partition in self._blocked]
         failures: list[LogUnavailable | AppendOutcomeUnknown] = []
 
         async def send(indexes: list[int]) -> None:
@@ -117,15 +118,31 @@ class Appender:
 
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
-                if crowd:
-                    nursery.start_soon(send, crowd)
-                for index in alone:
-                    nursery.start_soon(send, [index])
+                for flush in self._flushes(records):
+                    nursery.start_soon(send, flush)
         self._raise_if_nothing_is_known(verdicts, failures)
         answers = [Verdict.BUSY if verdict is None else verdict for verdict in verdicts]
         for record, verdict in zip(records, answers, strict=True):
             self._remember(record.partition, verdict)
         return answers
+
+    def _flushes(self, records: Sequence[Record]) -> list[list[int]]:
+        """Indexes of the records of each statement: as few statements as the bounds allow."""
+        flushes: list[list[int]] = []
+        together: list[int] = []
+        size = 0
+        for index, record in enumerate(records):
+            if record.partition in self._blocked:
+                flushes.append([index])
+                continue
+            record_size = len(record.events) + len(record.payload or b"") + len(record.inputs)
+            is_full = len(together) >= APPEND_PARTITIONS_MAX or size + record_size > APPEND_BYTES_MAX
+            if together and is_full:
+                flushes.append(together)
+                together, size = [], 0
+            together.append(index)
+            size += record_size
+        return [*flushes, together] if together else flushes
 
     @staticmethod
     def _raise_if_nothing_is_known(
@@ -157,7 +174,8 @@ class Appender:
         verdicts: dict[PartitionId, Verdict] = {}
         pending = records
         for _ in range(APPEND_TRIES_MAX):
-            rows = await self._send(pending)
+            used = self.open_bucket
+            rows = await self._send(pending, used)
             meaning = classify(rows.answer)
             if meaning is Meaning.UNKNOWN:
                 self.counts.unknown += 1
@@ -165,18 +183,18 @@ class Appender:
             if meaning is Meaning.NOT_WRITTEN:
                 if rows.answer.sqlstate in (_SEALED, _NO_SUCH_TABLE):
                     self.counts.rollovers += 1
-                    await self._find_open_bucket(rows.answer)
+                    await self._find_open_bucket(rows.answer, used)
                     continue
                 for record, verdict in zip(pending, await self._isolate(pending, rows.answer), strict=True):
                     verdicts[record.partition] = verdict
                 pending = []
             else:
-                pending = await self._read_fates(pending, rows, verdicts)
+                pending = await self._read_fates(pending, rows, used, verdicts)
             if not pending:
                 break
         return [verdicts.get(record.partition, Verdict.BUSY) for record in records]
 
-    async def _send(self, records: list[Record]) -> Rows:
+    async def _send(self, records: list[Record], bucket: int) -> Rows:
         self.counts.statements += 1
         parameters = [
             wire.encode_int8s([record.partition for record in records]),
@@ -198,7 +216,7 @@ class Appender:
         ]
         async with self._pool.borrow() as connection:
             return await connection.run(
-                statement("append", bucket=self.open_bucket, identity=self.identity_sql),
+                statement("append", bucket=bucket, identity=self.identity_sql),
                 parameters,
                 timeout=APPEND_TIMEOUT,
                 prepare=True,
@@ -228,7 +246,7 @@ class Appender:
         return verdicts
 
     async def _read_fates(
-        self, records: list[Record], rows: Rows, verdicts: dict[PartitionId, Verdict]
+        self, records: list[Record], rows: Rows, used: int, verdicts: dict[PartitionId, Verdict]
     ) -> list[Record]:
         """Take the verdicts that are final; the records to send again."""
         check(len(rows.values) == len(records), "the append statement answers for each record")
@@ -242,7 +260,7 @@ class Appender:
                 raise LogUnavailable("synchronous_commit is off: a crash would lose what is acknowledged")
             if fate is _Fate.INSERTED:
                 self.counts.records += 1
-            elif bucket != self.open_bucket and fate not in (_Fate.FOUND, _Fate.OTHER_SERVER):
+            elif bucket != used and fate not in (_Fate.FOUND, _Fate.OTHER_SERVER):
                 # Looked at through a bucket that is sealed: there may be more to see in the open one.
                 sealed = True
                 again.append(record)
@@ -280,27 +298,16 @@ class Appender:
         ours = [(wire.encode_int8(record.nonce), record.hash)]
         return Verdict.MINE if found.values == ours else Verdict.NOT_MINE
 
-    async def _find_open_bucket(self, answer: Answer) -> None:
+    async def _find_open_bucket(self, answer: Answer, used: int) -> None:
         async with self._pool.borrow() as connection:
             rows = await connection.run(statement("open_bucket_number"), timeout=QUERY_TIMEOUT)
         if not rows.answer.completed:
             raise LogUnavailable(_describe(rows.answer))
         found = wire.decode_int(rows.values[0][0] or b"")
-        if found == self.open_bucket:
+        if found == used:
             # Not a rollover: the open bucket itself refuses, or is gone.
             raise LogUnavailable(_describe(answer))
-        self.open_bucket = found
-
-
-def _check_bounds(records: Sequence[Record]) -> None:
-    partitions = dict.fromkeys(record.partition for record in records)
-    check(len(partitions) == len(records), "an append has at most one record of a partition")
-    check(len(records) <= APPEND_PARTITIONS_MAX, "an append has at most APPEND_PARTITIONS_MAX records")
-    size = sum(len(record.events) + len(record.payload or b"") + len(record.inputs) for record in records)
-    check(
-        size <= APPEND_BYTES_MAX or len(records) == 1,
-        "an append of several has at most APPEND_BYTES_MAX bytes",
-    )
+        self.open_bucket = max(self.open_bucket, found)
 
 
 def _describe(answer: Answer) -> str:

@@ -6,6 +6,7 @@ from typing import Final
 
 import attrs
 
+from querator import telemetry
 from querator.core.ids import PartitionId, Position
 from querator.core.limits import QUERY_TIMEOUT
 from querator.errors import LogUnavailable, StoreCorrupt
@@ -24,9 +25,8 @@ CHECKSUM_BYTES: Final = 16
 class SnapshotRows:
     """The snapshot half of ``LogStore``."""
 
+    name: str
     pool: Pool
-    damaged: int = 0
-    """Snapshots left out because their row is not what was written."""
 
     async def put_chunks(self, partition: PartitionId, chunks: Mapping[ChunkId, bytes]) -> None:
         bodies = list(chunks.values())
@@ -81,7 +81,7 @@ class SnapshotRows:
             if row[4] == _seal(snapshot):
                 found.append(snapshot)
             else:
-                self.damaged += 1
+                telemetry.emit("snapshot.damaged", store=self.name, partition=partition)
         return found
 
     async def read_chunks(self, partition: PartitionId, chunks: Sequence[ChunkId]) -> dict[ChunkId, bytes]:

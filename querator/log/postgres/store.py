@@ -51,15 +51,11 @@ class PostgresLog:
         self._writers = Pool(conninfo, env, APPEND_CONNECTIONS, unsafe=unsafe)
         self._readers = Pool(conninfo, env, READ_CONNECTIONS, unsafe=unsafe)
         self._appender = Appender(self._writers, unsafe=unsafe)
-        self._snapshots = SnapshotRows(self._readers)
+        self._snapshots = SnapshotRows(name, self._readers)
 
     @property
     def counts(self) -> AppendCounts:
         return self._appender.counts
-
-    @property
-    def damaged_snapshots(self) -> int:
-        return self._snapshots.damaged
 
     async def open(self) -> None:
         """Connect, and refuse a server that would lose what it acknowledged.

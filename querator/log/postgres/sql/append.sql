@@ -34,7 +34,8 @@ written as (
         and r.identity = server.identity
         and case
             when r.position = 1 then
-                (select h.position from querator.head h where h.partition = r.partition limit 1) is null
+                r.previous_hash = '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea
+                and (select h.position from querator.head h where h.partition = r.partition limit 1) is null
             else
                 r.previous_hash = coalesce(
                     (select l.hash from {bucket} l where l.partition = r.partition and l.position = r.position - 1),
@@ -58,7 +59,8 @@ select
             case when pg_logical_emit_message(true, 'querator', '') is not null then 2 end
         when present.hash is not null then 3
         when head.position >= r.position then 4
-        when r.position = 1 and head.position is null then 5
+        when r.position = 1 and head.position is null
+            and r.previous_hash = '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea then 5
         when r.previous_hash = coalesce(
             (select l.hash from {bucket} l where l.partition = r.partition and l.position = r.position - 1),
             case when head.position = r.position - 1 then head.hash end
