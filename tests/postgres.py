@@ -204,6 +204,25 @@ class Cluster:
         while any(Path(f"/proc/{child}").exists() for child in children):
             time.sleep(0.005)
 
+    def copy(self) -> "Cluster":
+        """A standby with all that is here now, not started; it asks nobody for more."""
+        twin = Cluster(Path(tempfile.mkdtemp(prefix="querator-pg-")), self.binaries)
+        user = unprivileged()
+        if user is not None:
+            os.chown(twin.root, user.pw_uid, user.pw_gid)
+        twin._run(
+            "pg_basebackup", "-D", str(twin.data), "-h", str(self.root), "-p", str(self.port),
+            "-U", "postgres", "-X", "stream", "-c", "fast", "--no-sync",
+        )  # fmt: skip
+        (twin.data / "standby.signal").touch()
+        atexit.register(twin.destroy)
+        return twin
+
+    def promote(self) -> None:
+        """Make a standby the primary of a new timeline."""
+        with self.admin() as connection:
+            connection.execute("select pg_promote()")
+
     def children(self) -> list[int]:
         assert self.process is not None
         found = []

@@ -45,12 +45,13 @@ class PostgresHarness(LogHarness):
             connection.execute("create sequence public.strikes")
             connection.execute(
                 sql.SQL(
-                    "create or replace function public.strike() returns trigger language plpgsql security definer as"
-                    " $$ begin if nextval('public.strikes') = 1 then {}; end if; return new; end $$"
+                    "create or replace function public.strike() returns trigger language plpgsql"
+                    " security definer as $$ begin if nextval('public.strikes') = 1 then {}; end if; return new; end $$"
                 ).format(sql.SQL(FAULTS[fault]))
             )
             connection.execute(
-                "create trigger fault before insert on querator.log for each row execute function public.strike()"
+                "create trigger fault before insert on querator.log for each row"
+                " execute function public.strike()"
             )
 
     async def damage_snapshot(self, store: LogStore, partition: PartitionId, position: Position) -> None:

@@ -1,0 +1,442 @@
+"""The unknown path, with real faults: what was acknowledged is never lost, and sending again decides.
+
+The server of this module is its own, because it is killed. Long runs of the same are marked ``long``
+and print their ledger.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from querator.core.ids import MILLISECOND, Duration, PartitionId, Position
+from querator.core.limits import READ_BYTES_MAX
+from querator.env.real import real_env
+from querator.errors import AppendOutcomeUnknown, LogUnavailable
+from querator.log.postgres import PostgresLog, append
+from querator.log.records import Record
+from querator.log.store import Verdict
+from tests.log.records import make_chain, make_record
+from tests.postgres import Cluster, fresh_database, prepare
+
+ONE = PartitionId(1)
+PARTITIONS = 8
+PATIENCE_SECONDS = 60.0
+
+SLEEPS_AT_COMMIT = """
+    create function public.sleep_at_commit() returns trigger language plpgsql as
+        $$ begin perform pg_sleep({seconds}); return null; end $$;
+    create constraint trigger sleep_at_commit after insert on querator.log_1
+        deferrable initially deferred for each row when (new.partition = 1)
+        execute function public.sleep_at_commit();
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    made = Cluster.create()
+    made.start()
+    prepare(made)
+    yield made
+    made.destroy()
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> Iterator[str]:
+    if cluster.process is None or cluster.process.poll() is not None:
+        cluster.start()
+    cluster.wait_ready()
+    with fresh_database(cluster) as name:
+        yield name
+
+
+async def open_log(cluster: Cluster, database: str) -> PostgresLog:
+    log = PostgresLog(real_env(), cluster.dsn(database))
+    await log.open()
+    return log
+
+
+async def append_surely(log: PostgresLog, record: Record) -> Verdict:
+    """Send the same record until the answer is final."""
+    with trio.fail_after(PATIENCE_SECONDS):
+        while True:
+            try:
+                (verdict,) = await log.append([record])
+            except (AppendOutcomeUnknown, LogUnavailable):
+                await trio.sleep(0.02)
+                continue
+            if verdict is not Verdict.BUSY:
+                return verdict
+
+
+async def positions(log: PostgresLog, partition: PartitionId = ONE) -> list[int]:
+    records = await log.read(
+        partition, Position(1), records_max=100_000, bytes_max=READ_BYTES_MAX, payloads=False
+    )
+    return [record.position for record in records]
+
+
+# --- Commits that land later ---------------------------------------------------------------------
+
+
+async def test_a_commit_that_lands_after_the_socket_was_cut_is_found_by_sending_again(
+    cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cluster.admin(database) as admin:
+        admin.execute(SLEEPS_AT_COMMIT.format(seconds=1).encode())
+    log = await open_log(cluster, database)
+    record = make_record()
+    with monkeypatch.context() as patch:
+        patch.setattr(append, "APPEND_TIMEOUT", Duration(200 * MILLISECOND))
+        with pytest.raises(AppendOutcomeUnknown):
+            await log.append([record])
+    assert await positions(log) == [], "a naive look shows nothing, and is wrong"
+    (verdict,) = await log.append([record])
+    assert verdict is Verdict.BUSY, "the zombie's insert is waited for, not overtaken"
+    assert await append_surely(log, record) is Verdict.MINE
+    assert await positions(log) == [1]
+    await log.aclose()
+
+
+async def test_a_rival_of_a_commit_that_lands_late_loses(
+    cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cluster.admin(database) as admin:
+        admin.execute(SLEEPS_AT_COMMIT.format(seconds=0.6).encode())
+    log, rival = await open_log(cluster, database), await open_log(cluster, database)
+    with monkeypatch.context() as patch:
+        patch.setattr(append, "APPEND_TIMEOUT", Duration(100 * MILLISECOND))
+        with pytest.raises(AppendOutcomeUnknown):
+            await log.append([make_record()])
+    assert await append_surely(rival, make_record(nonce=8)) is Verdict.NOT_MINE
+    assert await append_surely(log, make_record()) is Verdict.MINE
+    await log.aclose()
+    await rival.aclose()
+
+
+async def test_a_blocked_partition_delays_none_of_its_neighbours(
+    cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend is stopped in the middle of its insert: only that partition is busy, until it goes on."""
+    with cluster.admin(database) as admin:
+        admin.execute(SLEEPS_AT_COMMIT.format(seconds=0.3).encode())
+        log = await open_log(cluster, database)
+        with monkeypatch.context() as patch:
+            patch.setattr(append, "APPEND_TIMEOUT", Duration(100 * MILLISECOND))
+            with pytest.raises(AppendOutcomeUnknown):
+                await log.append([make_record()])
+        row = admin.execute(
+            "select pid from pg_stat_activity where datname = %s and wait_event = 'PgSleep'",
+            (database,),
+        ).fetchone()
+        assert row is not None
+        os.kill(row[0], signal.SIGSTOP)
+        try:
+            chains = [make_chain(number, 3) for number in range(2, 22)]
+            for step in range(3):
+                verdicts = await log.append([make_record(), *(chain[step] for chain in chains)])
+                assert verdicts == [Verdict.BUSY] + [Verdict.MINE] * 20
+            statements = log.counts.statements
+            await log.append([make_record(), *(make_record(partition=number) for number in range(30, 50))])
+            assert log.counts.statements == statements + 2, "the blocked one is sent apart, the rest together"
+        finally:
+            os.kill(row[0], signal.SIGCONT)
+    assert await append_surely(log, make_record()) is Verdict.MINE
+    await log.aclose()
+
+
+# --- Replication ---------------------------------------------------------------------------------
+
+
+async def test_a_cancelled_replication_wait_is_not_acknowledged_by_looking_again(
+    cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is visible and may be on no standby: finding it there is no proof either."""
+    log = await open_log(cluster, database)
+    records = make_chain(1, 2)
+    assert await log.append([records[0]]) == [Verdict.MINE]
+    with cluster.admin() as admin:
+
+        def configure(standbys: str) -> None:
+            admin.execute(f"alter system set synchronous_standby_names = '{standbys}'".encode())
+            admin.execute("select pg_reload_conf()")
+
+        async def cancel_the_wait() -> None:
+            with trio.fail_after(10):
+                while not admin.execute(
+                    "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'"
+                ).fetchall():
+                    await trio.sleep(0.01)
+
+        configure("nobody")
+        try:
+            with trio.fail_after(10):
+                while admin.execute("show synchronous_standby_names").fetchone() != ("nobody",):
+                    await trio.sleep(0.01)
+            for _ in range(2):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cancel_the_wait)
+                    with pytest.raises(AppendOutcomeUnknown, match="synchronous replication"):
+                        await log.append([records[1]])
+            assert await positions(log) == [1, 2]
+        finally:
+            configure("")
+    assert await append_surely(log, records[1]) is Verdict.MINE
+    await log.aclose()
+
+
+# --- Kills ---------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Ledger:
+    """What a hammered log came to."""
+
+    acknowledged: dict[tuple[int, int], bytes] = attrs.field(factory=dict)
+    unknown: int = 0
+    unavailable: int = 0
+
+
+async def hammer(log: PostgresLog, ledger: Ledger, until: trio.Event) -> None:
+    """Append to all partitions together, without pause; after a failure send the very same records."""
+    chains = {number: make_chain(number, 1)[0] for number in range(1, PARTITIONS + 1)}
+    while not until.is_set():
+        pending = list(chains.values())
+        try:
+            verdicts = await log.append(pending)
+        except AppendOutcomeUnknown:
+            ledger.unknown += 1
+            continue
+        except LogUnavailable:
+            ledger.unavailable += 1
+            await trio.sleep(0.01)
+            continue
+        for record, verdict in zip(pending, verdicts, strict=True):
+            assert verdict is not Verdict.NOT_MINE, "nobody else is here"
+            if verdict is Verdict.MINE:
+                ledger.acknowledged[record.partition, record.position] = record.hash
+                chains[record.partition] = make_chain(record.partition, 1, after=record)[0]
+
+
+async def check_ledger(log: PostgresLog, ledger: Ledger) -> None:
+    """All that was acknowledged is there, dense, and nothing else but what was under way."""
+    found: dict[tuple[int, int], bytes] = {}
+    for number in range(1, PARTITIONS + 1):
+        records = await log.read(
+            PartitionId(number), Position(1), records_max=1_000_000, bytes_max=READ_BYTES_MAX, payloads=False
+        )
+        assert [record.position for record in records] == list(range(1, len(records) + 1))
+        found.update({(number, record.position): record.hash for record in records})
+    lost = {key for key, digest in ledger.acknowledged.items() if found.get(key) != digest}
+    assert lost == set()
+    assert len(found) - len(ledger.acknowledged) <= PARTITIONS
+
+
+def kill_a_backend(cluster: Cluster, database: str) -> None:
+    with cluster.admin() as admin:
+        rows = admin.execute(
+            "select pid from pg_stat_activity where datname = %s order by state <> 'active', random()",
+            (database,),
+        ).fetchall()
+    if rows:
+        os.kill(rows[0][0], signal.SIGKILL)
+        # Crash recovery has begun when the postmaster has seen it; wait until it is over.
+        cluster.wait_ready()
+
+
+def terminate_backends(cluster: Cluster, database: str) -> None:
+    with cluster.admin() as admin:
+        admin.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (database,)
+        )
+
+
+def kill_the_server(cluster: Cluster, database: str) -> None:
+    cluster.kill()
+    cluster.start()
+
+
+def stop_at_once(cluster: Cluster, database: str) -> None:
+    cluster.stop(signal.SIGQUIT)
+    cluster.start()
+
+
+KILLS: dict[str, Callable[[Cluster, str], None]] = {
+    "backend killed": kill_a_backend,
+    "backends terminated": terminate_backends,
+    "server killed": kill_the_server,
+    "immediate stop": stop_at_once,
+}
+
+
+@pytest.mark.parametrize(
+    "times", [pytest.param(3, id="short"), pytest.param(50, id="long", marks=pytest.mark.long)]
+)
+@pytest.mark.parametrize("kind", KILLS)
+@pytest.mark.timeout(600)
+async def test_kills_lose_nothing_acknowledged(
+    cluster: Cluster, database: str, kind: str, times: int
+) -> None:
+    log = await open_log(cluster, database)
+    ledger, enough = Ledger(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hammer, log, ledger, enough)
+        for _ in range(times):
+            before = len(ledger.acknowledged)
+            with trio.fail_after(PATIENCE_SECONDS):
+                while len(ledger.acknowledged) < before + 10 * PARTITIONS:
+                    await trio.sleep(0.005)
+            await trio.to_thread.run_sync(KILLS[kind], cluster, database)
+        before = len(ledger.acknowledged)
+        with trio.fail_after(PATIENCE_SECONDS):
+            while len(ledger.acknowledged) < before + PARTITIONS:
+                await trio.sleep(0.005)
+        enough.set()
+    await check_ledger(log, ledger)
+    await log.aclose()
+    assert ledger.unknown + ledger.unavailable > 0, "no kill was felt"
+    print(f"{kind}: {times} times, {len(ledger.acknowledged)} acknowledged, {ledger.unknown} unknown, 0 lost")
+
+
+# --- Disks ---------------------------------------------------------------------------------------
+
+SHIM = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <unistd.h>
+static int fails(void) { return access(SWITCH, F_OK) == 0; }
+int fsync(int fd) {
+    if (fails()) { errno = EIO; return -1; }
+    return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
+}
+int fdatasync(int fd) {
+    if (fails()) { errno = EIO; return -1; }
+    return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
+}
+"""
+
+
+@pytest.fixture
+def failing_fsync(tmp_path: Path) -> Iterator[tuple[Cluster, Path]]:
+    """A server whose fsync fails while a file is there."""
+    if shutil.which("gcc") is None:
+        pytest.skip("NO COMPILER: fsync failures are not tested")
+    made = Cluster.create()
+    switch, source, library = made.root / "fail", tmp_path / "shim.c", made.root / "shim.so"
+    source.write_text(SHIM)
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", f'-DSWITCH="{switch}"', "-o", str(library), str(source), "-ldl"],
+        check=True,
+    )
+    made.start(environment={"LD_PRELOAD": str(library)})
+    prepare(made)
+    yield made, switch
+    switch.unlink(missing_ok=True)
+    made.destroy()
+
+
+async def test_a_failed_fsync_is_an_unknown_outcome(failing_fsync: tuple[Cluster, Path]) -> None:
+    cluster, switch = failing_fsync
+    log = await open_log(cluster, "querator_template")
+    records = make_chain(1, 2)
+    assert await log.append([records[0]]) == [Verdict.MINE]
+    switch.touch()
+    with pytest.raises(AppendOutcomeUnknown):
+        await log.append([records[1]])
+    switch.unlink()
+    assert cluster.process is not None
+    if cluster.process.poll() is not None:
+        # It could not even write its last checkpoint.
+        cluster.start()
+    cluster.wait_ready()
+    assert await append_surely(log, records[1]) is Verdict.MINE
+    assert await positions(log) == [1, 2]
+    await log.aclose()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Cluster]:
+    """A server on a file system of 160 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("NOT ROOT: a full disk is not tested")
+    root = Path("/tmp") / f"querator-small-{os.getpid()}"
+    root.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(root)], check=False)
+    if mounted.returncode != 0:
+        root.rmdir()
+        pytest.skip("NO MOUNT: a full disk is not tested")
+    try:
+        made = Cluster.create(root)
+        made.start({"max_wal_size": "64MB", "min_wal_size": "32MB"})
+        prepare(made)
+        yield made
+        made.stop()
+    finally:
+        subprocess.run(["umount", "-l", str(root)], check=True)
+        root.rmdir()
+
+
+async def test_a_full_disk_writes_nothing_and_heals(small_disk: Cluster) -> None:
+    log = await open_log(small_disk, "querator_template")
+    records = make_chain(1, 2)
+    assert await log.append([records[0]]) == [Verdict.MINE]
+    large = make_record(1, 2, records[0].hash, payload=os.urandom(3_000_000))
+    ballast = small_disk.root / "ballast"
+    with ballast.open("wb") as file:
+        free = shutil.disk_usage(small_disk.root).free
+        file.write(b"\0" * (free - 300_000))
+    with pytest.raises((LogUnavailable, AppendOutcomeUnknown)):
+        await log.append([large])
+    ballast.unlink()
+    await trio.to_thread.run_sync(small_disk.wait_ready)
+    assert await append_surely(log, large) is Verdict.MINE
+    assert await positions(log) == [1, 2]
+    await log.aclose()
+
+
+# --- Failover ------------------------------------------------------------------------------------
+
+
+async def test_after_a_failover_nothing_is_appended_before_the_tail_was_read_anew() -> None:
+    """A standby that lags is promoted: the old owner is refused where it lost data and where it did not."""
+    primary = Cluster.create()
+    primary.start({"hot_standby": "on", "wal_keep_size": "64MB"})
+    prepare(primary)
+    log = await open_log(primary, "querator_template")
+    lagging, safe = make_chain(1, 4), make_chain(2, 2)
+    for record in (safe[0], *lagging[:2]):
+        assert await log.append([record]) == [Verdict.MINE]
+    assert (await log.tail(PartitionId(2))) is not None
+
+    standby = primary.copy()
+    assert await log.append([lagging[2]]) == [Verdict.MINE]
+    primary.kill()
+    standby.port = primary.port
+    standby.start()
+    standby.promote()
+
+    # The clients' address leads to the new primary.
+    link = primary.root / f".s.PGSQL.{primary.port}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(standby.root / f".s.PGSQL.{standby.port}")
+
+    assert await append_surely(log, lagging[3]) is Verdict.NOT_MINE
+    assert await append_surely(log, safe[1]) is Verdict.NOT_MINE
+    assert log.counts.other_server > 0
+    tail = await log.tail(PartitionId(2))
+    assert tail is not None
+    assert tail.hash == safe[0].hash
+    assert await append_surely(log, safe[1]) is Verdict.MINE
+    lost = await log.tail(ONE)
+    assert lost is not None
+    assert lost.position == 2, "acknowledged record 3 is gone: for the witness to notice"
+    await log.aclose()
+    standby.destroy()
+    primary.destroy()
