@@ -60,6 +60,8 @@ class Application:
     async def stop(self, to: str = "") -> None:
         """In order: what waits is answered, sessions are told, the doors close. The log comes last,
         when ``open_application`` is left."""
+        self.door.is_stopping = True
+        self.node.refuse_waiting()
         await self.server.drain(to)
 
 

@@ -31,6 +31,11 @@ class Alarms:
         if self._sleep is not None and (self._armed is None or at < self._armed):
             self._sleep.cancel()
 
+    @property
+    def next_at(self) -> int | None:
+        """When the next one rings."""
+        return self._moments.next_at()
+
     def fire(self, now: Instant) -> bool:
         """Handle what is due; whether there was anything."""
         due = self._moments.due(now, ALARMS_DUE_MAX)

@@ -96,16 +96,20 @@ class Node:
             if step:
                 telemetry.emit("clock.stepped", by=step)
 
-    async def stop(self) -> None:
-        """Refuse what is new, answer what waits, and let the log writers finish what is decided."""
+    def refuse_waiting(self) -> None:
+        """Let in what is held, and answer all that is parked: nobody waits for a node that stops."""
         broker = self.broker
-        broker.begin_turn()
         for queue in list(broker.queues.values()):
             if queue.held is not None:
                 broker.unhold(QueueName(queue.name))
-            queue.is_closing = True
             broker.refuse_waiting(queue, Code.SHUTTING_DOWN, "queue is shutting down")
-        broker.end_turn()
+
+    async def stop(self) -> None:
+        """Refuse what is new, answer what waits, and let the log writers finish what is decided."""
+        broker = self.broker
+        self.refuse_waiting()
+        for queue in list(broker.queues.values()):
+            queue.is_closing = True
         broker.is_closing = True
         with trio.move_on_after(seconds(STOP_TIMEOUT)):
             while not all(writer.is_idle for writer in broker.writers.values()):
