@@ -153,7 +153,7 @@ async def run_race(cluster: Cluster, database: str, seconds: float, seed: int, *
 
 
 def check_history(cluster: Cluster, database: str, race: Race) -> None:
-    """Whole history against what the racers know. Dropped buckets left their last records in querator.head."""
+    """The history against what the racers know. Dropped buckets left their last records in querator.head."""
     with psycopg.connect(cluster.dsn(database, "postgres")) as connection:
         rows = connection.execute(
             "select position, nonce, events = 'claimed', previous_hash, hash, bucket"
@@ -161,7 +161,8 @@ def check_history(cluster: Cluster, database: str, race: Race) -> None:
             (PARTITION,),
         ).fetchall()
         heads = connection.execute(
-            "select bucket, first_position, position, hash from querator.head where partition = %s order by bucket",
+            "select bucket, first_position, position, hash from querator.head"
+            " where partition = %s order by bucket",
             (PARTITION,),
         ).fetchall()
         updates = connection.execute(

@@ -46,7 +46,8 @@ class PostgresHarness(LogHarness):
             connection.execute(
                 sql.SQL(
                     "create or replace function public.strike() returns trigger language plpgsql"
-                    " security definer as $$ begin if nextval('public.strikes') = 1 then {}; end if; return new; end $$"
+                    " security definer as $$ begin if nextval('public.strikes') = 1 then {}; end if;"
+                    " return new; end $$"
                 ).format(sql.SQL(FAULTS[fault]))
             )
             connection.execute(

@@ -218,7 +218,7 @@ class Appender:
             return await connection.run(
                 statement("append", bucket=bucket, identity=self.identity_sql),
                 parameters,
-                timeout=APPEND_TIMEOUT,
+                within=APPEND_TIMEOUT,
                 prepare=True,
             )
 
@@ -275,16 +275,14 @@ class Appender:
                 verdicts[record.partition] = _VERDICTS[fate]
         if sealed:
             self.counts.rollovers += 1
-            self.open_bucket = max(
-                self.open_bucket, max(wire.decode_int(row[1] or b"") for row in rows.values)
-            )
+            self.open_bucket = max(self.open_bucket, *(wire.decode_int(row[1] or b"") for row in rows.values))
         return again
 
     async def _look_behind(self, record: Record) -> Verdict:
         """Whose record stands at a position of a sealed bucket; BUSY when it cannot be read now."""
         async with self._pool.borrow() as connection:
             position = [wire.encode_int8(record.partition), wire.encode_int8(record.position)]
-            located = await connection.run(statement("locate"), position, timeout=QUERY_TIMEOUT)
+            located = await connection.run(statement("locate"), position, within=QUERY_TIMEOUT)
             if not located.answer.completed:
                 return Verdict.BUSY
             bucket, dropped, _ = located.values[0]
@@ -292,7 +290,7 @@ class Appender:
                 # Long settled, and not by the one who still asks.
                 return Verdict.NOT_MINE
             table = statement("find_record", bucket=wire.decode_int(bucket or b""))
-            found = await connection.run(table, position, timeout=QUERY_TIMEOUT)
+            found = await connection.run(table, position, within=QUERY_TIMEOUT)
         if not found.answer.completed:
             return Verdict.BUSY
         ours = [(wire.encode_int8(record.nonce), record.hash)]
@@ -300,7 +298,7 @@ class Appender:
 
     async def _find_open_bucket(self, answer: Answer, used: int) -> None:
         async with self._pool.borrow() as connection:
-            rows = await connection.run(statement("open_bucket_number"), timeout=QUERY_TIMEOUT)
+            rows = await connection.run(statement("open_bucket_number"), within=QUERY_TIMEOUT)
         if not rows.answer.completed:
             raise LogUnavailable(_describe(rows.answer))
         found = wire.decode_int(rows.values[0][0] or b"")

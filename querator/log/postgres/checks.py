@@ -164,7 +164,7 @@ async def all_faults(connection: Connection) -> list[Fault]:
 
 
 async def _query(connection: Connection, name: str) -> list[tuple[bytes, ...]]:
-    return complete(await connection.run(statement(name), timeout=QUERY_TIMEOUT))
+    return complete(await connection.run(statement(name), within=QUERY_TIMEOUT))
 
 
 def complete(rows: Rows) -> list[tuple[bytes, ...]]:

@@ -67,16 +67,16 @@ class Connection:
         statement: bytes,
         parameters: Sequence[bytes | None] = (),
         *,
-        timeout: Duration,
+        within: Duration,
         prepare: bool = False,
     ) -> Rows:
-        """Run one autocommit statement with parameters in binary format.
+        """Run one autocommit statement with parameters in binary format, within a time.
 
         Never raises for what the server or the network does: the answer tells. The connection is
         closed when the answer leaves its state in doubt, and when the caller is cancelled.
         """
         self._notices.clear()
-        with trio.move_on_after(seconds(timeout)):
+        with trio.move_on_after(seconds(within)):
             try:
                 return await self._run(statement, parameters, prepare=prepare and self.prepares)
             except psycopg.Error as error:
@@ -88,7 +88,7 @@ class Connection:
             except BaseException:
                 self.close()
                 raise
-        message = f"no answer in {seconds(timeout):g} s"
+        message = f"no answer in {seconds(within):g} s"
         return Rows(Answer(False, message=message, notices=tuple(self._notices), deadline_passed=True))
 
     async def _run(self, statement: bytes, parameters: Sequence[bytes | None], *, prepare: bool) -> Rows:
@@ -127,7 +127,7 @@ class Connection:
         return await _drive(execute_generator(self._pgconn), self._pgconn.socket)
 
     def _rows(self, results: list[PGresult]) -> Rows:
-        """Read the results; an error of any of them is the answer (a commit can fail after the rows came)."""
+        """Read the results; an error of any is the answer (a commit can fail after the rows came)."""
         values: list[tuple[bytes | None, ...]] = []
         worst: PGresult | None = None
         for result in results:

@@ -121,4 +121,4 @@ class NodeLease:
 
     async def _run(self, name: str, parameters: list[bytes]) -> list[tuple[bytes, ...]]:
         async with self._pool.borrow() as connection:
-            return complete(await connection.run(statement(name), parameters, timeout=QUERY_TIMEOUT))
+            return complete(await connection.run(statement(name), parameters, within=QUERY_TIMEOUT))

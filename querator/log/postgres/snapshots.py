@@ -111,7 +111,7 @@ class SnapshotRows:
 
     async def _run(self, name: str, parameters: list[bytes]) -> Rows:
         async with self.pool.borrow() as connection:
-            return await connection.run(statement(name), parameters, timeout=QUERY_TIMEOUT)
+            return await connection.run(statement(name), parameters, within=QUERY_TIMEOUT)
 
 
 def _checksum(body: bytes) -> bytes:

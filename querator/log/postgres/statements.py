@@ -33,8 +33,9 @@ def bucket_table(bucket: int) -> sql.Identifier:
 
 def migrations() -> list[tuple[int, str, str]]:
     """(number, name, script) of every migration there is, in order."""
-    found = []
-    for entry in sorted((_FOLDER / "migrations").iterdir(), key=lambda entry: entry.name):
-        if entry.name.endswith(".sql"):
-            found.append((int(entry.name[:4]), entry.name.removesuffix(".sql"), entry.read_text("utf-8")))
-    return found
+    entries = sorted((_FOLDER / "migrations").iterdir(), key=lambda entry: entry.name)
+    return [
+        (int(entry.name[:4]), entry.name.removesuffix(".sql"), entry.read_text("utf-8"))
+        for entry in entries
+        if entry.name.endswith(".sql")
+    ]

@@ -105,7 +105,7 @@ class PostgresLog:
     async def _look(self, partition: PartitionId) -> tuple[str, Tail | None]:
         sql = statement("tail", identity=self._appender.identity_sql)
         async with self._readers.borrow() as connection:
-            rows = await connection.run(sql, [wire.encode_int8(partition)], timeout=QUERY_TIMEOUT)
+            rows = await connection.run(sql, [wire.encode_int8(partition)], within=QUERY_TIMEOUT)
         identity, bucket, position, digest, nonce = complete(rows)[0]
         self._appender.open_bucket = max(self._appender.open_bucket, wire.decode_int(bucket))
         if position is None:
@@ -172,7 +172,7 @@ class PostgresLog:
     async def _read(self, name: str, parameters: list[bytes], *, bucket: int | None = None) -> Rows:
         async with self._readers.borrow() as connection:
             return await connection.run(
-                statement(name, bucket=bucket), parameters, timeout=QUERY_TIMEOUT, prepare=True
+                statement(name, bucket=bucket), parameters, within=QUERY_TIMEOUT, prepare=True
             )
 
     # --- Snapshots -------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def encode_int8(value: int) -> bytes:
     return _INT8.pack(value)
 
 
-def encode_bool(value: bool) -> bytes:
+def encode_bool(value: bool) -> bytes:  # noqa: FBT001 - it is the value itself
     return b"\x01" if value else b"\x00"
 
 
