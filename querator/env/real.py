@@ -19,7 +19,7 @@ import outcome
 import trio
 
 from querator.core.ids import MINUTE, Duration, Instant
-from querator.env.seams import Env, FileLocked, FileLock, Rng, Worker, seconds
+from querator.env.seams import Env, FileLock, FileLocked, Rng, Worker, seconds
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -133,7 +133,7 @@ class SystemRng:
     def nonce(self) -> int:
         return 1 + secrets.randbelow((1 << 63) - 1)
 
-    def child(self, name: str) -> Rng:  # noqa: ARG002 - the protocol's
+    def child(self, name: str) -> Rng:
         return self
 
 

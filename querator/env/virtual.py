@@ -5,6 +5,7 @@ Deterministic under ``seeded_scheduler`` and ``MockClock``. Faults that a simula
 """
 
 import hashlib
+import operator
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -136,7 +137,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             await self._outgoing.wait_room()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
         with self._receiving:
             await trio.lowlevel.checkpoint()

@@ -18,7 +18,7 @@ the same twice, then write them down here."""
 
 
 def run(seed: int) -> str:
-    """Tasks that race for locks, sleep to equal deadlines and pass values: the order decides who gets what."""
+    """Tasks race for a lock, sleep to equal deadlines and pass values: the order decides who gets what."""
     fingerprint = Fingerprint()
     rng = SeededRng(seed)
 
@@ -84,7 +84,7 @@ def test_the_order_of_tasks_comes_from_the_seed_alone() -> None:
 def test_a_run_is_the_same_in_another_process(hash_seed: str) -> None:
     """Whatever the seed of str hashes there."""
     source = "from tests.env.test_scheduler_seam import run; print(run(7))"
-    there = subprocess.run(  # noqa: S603 - this interpreter, this module
+    there = subprocess.run(
         [sys.executable, "-c", source],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         cwd=Path(__file__).parents[2],
