@@ -49,7 +49,9 @@ class Client:
         if self.key:
             given = {**given, "authorization": f"Bearer {self.key}"}
         response: HttpResponse = await self.api.handle(HttpRequest(method, path, given, body))
-        return Answer(response.status, {name.lower(): value for name, value in response.headers}, response.body)
+        return Answer(
+            response.status, {name.lower(): value for name, value in response.headers}, response.body
+        )
 
     async def call(self, path: str, **fields: Any) -> Answer:
         return await self.send(f"/v1/{path}", json.dumps(fields).encode())
@@ -76,7 +78,9 @@ class Client:
 
     async def produce(self, name: str, *texts: str, **more: Any) -> None:
         items = [{"utf8": text, **more} for text in texts]
-        assert await self.ok("queue.produce", queue_name=name, request_timeout="1m", items=items) == {"code": 200}
+        assert await self.ok("queue.produce", queue_name=name, request_timeout="1m", items=items) == {
+            "code": 200
+        }
 
     async def lease(self, name: str, batch_size: int = 10, client: str = "c", timeout: str = "1m") -> Any:
         return await self.ok(
