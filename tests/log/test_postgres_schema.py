@@ -249,7 +249,8 @@ async def test_a_sealed_bucket_takes_nothing_from_anybody(cluster: Cluster, data
     with cluster.admin(database) as admin, pytest.raises(psycopg.errors.CheckViolation):
         admin.execute(
             "insert into querator.log select partition, position + 1, nonce, written_at, item_min, item_max,"
-            " bucket, version, previous_hash, hash, payload_checksum, inputs, events, payload from querator.log"
+            " bucket, version, previous_hash, hash, payload_checksum, inputs, events, payload"
+            " from querator.log"
         )
 
 

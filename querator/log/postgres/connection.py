@@ -161,7 +161,7 @@ class Connection:
         self._notices.append(f"{sqlstate} {message}")
 
     def is_quiet(self) -> bool:
-        """Whether an idle connection still looks alive: the server has said nothing since, not even goodbye."""
+        """Whether an idle connection still looks alive: nothing came since, not even a goodbye."""
         if not self.is_open or self._pgconn.status != pq.ConnStatus.OK:
             return False
         poll = select.poll()

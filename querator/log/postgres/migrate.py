@@ -96,8 +96,8 @@ def _pending(connection: psycopg.Connection) -> list[tuple[int, str, str]]:
     for number, name, body in known:
         if number in present and present[number] != (name, checksum(body)):
             raise ConfigError(
-                f"migration {number} of the database is `{present[number][0]}` with another text than `{name}`: "
-                "it was made by a different build; restore from that build's export"
+                f"migration {number} of the database is `{present[number][0]}`, not our `{name}`: it was"
+                " made by a different build; restore from that build's export"
             )
     newest = known[-1][0]
     if any(number > newest for number in present):
