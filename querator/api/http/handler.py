@@ -72,8 +72,8 @@ class HttpApi:
         message = self._decode(request, endpoint)
         reply = await endpoint.call(self.door, caller, message)
         if reply is None:
-            return HttpResponse(OK, _HEADERS[encoding], _DONE_BODIES[encoding])
-        return HttpResponse(OK, _HEADERS[encoding], _encode(reply, encoding))
+            return HttpResponse(OK, [*_HEADERS[encoding]], _DONE_BODIES[encoding])
+        return HttpResponse(OK, [*_HEADERS[encoding]], _encode(reply, encoding))
 
     def _authenticate(self, header: str | None) -> Principal:
         access = self.door.access
@@ -105,4 +105,4 @@ def _encode(message: Message, encoding: Encoding) -> bytes:
 
 def _error(code: int, text: str, encoding: Encoding) -> HttpResponse:
     body = _encode(Reply(code, CODE_TEXTS[code], text), encoding)
-    return HttpResponse(code, _HEADERS[encoding], body)
+    return HttpResponse(code, [*_HEADERS[encoding]], body)

@@ -130,7 +130,7 @@ def _to_imported(item: StorageItem) -> ImportedItem:
             expires_at=_kept(item.expire_deadline),
         ),
         # A reservation needs a moment; one of the far past ends at once.
-        Instant(max(1, deadline)) if item.is_leased else NEVER,
+        Instant(max(1, int(deadline))) if item.is_leased else NEVER,
     )
 
 

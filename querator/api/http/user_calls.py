@@ -98,7 +98,7 @@ async def create_key(door: Door, caller: Principal, request: APIKeyCreateRequest
 
 def _expiry(stamp: Stamp | None) -> Instant:
     """Go's zero time is "never" as well; anything else before 1970 is simply over."""
-    return NEVER if stamp is None or stamp == ZERO_TIME else Instant(max(1, stamp))
+    return NEVER if stamp is None or stamp == ZERO_TIME else Instant(max(1, int(stamp)))
 
 
 async def list_keys(door: Door, caller: Principal, request: APIKeysListRequest) -> APIKeysListResponse:
