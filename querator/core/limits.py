@@ -132,6 +132,11 @@ MOVE_ITEMS_MAX: Final = 100
 """Dead items of one move to another partition."""
 ALARMS_DUE_MAX: Final = 4_096
 """Alarms handled in one turn; the rest in the next."""
+SQLITE_WAL_BYTES: Final = 4_194_304
+"""What the write-ahead log of an SQLite bucket holds before it is moved into the file, between two
+commits: small enough that the next commit waits some 10 ms at most."""
+SQLITE_FILES_MAX: Final = 16
+"""Bucket files that readers of an SQLite log keep open."""
 SNAPSHOT_RECORDS: Final = 10_000
 SNAPSHOT_BYTES: Final = 67_108_864
 """A partition is snapshotted after this many records or bytes of log."""

@@ -13,10 +13,10 @@ Nothing here does I/O or knows a clock.
 """
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from struct import Struct
-from struct import error as StructError
 from typing import Any, Final
 
 import attrs
@@ -77,7 +77,7 @@ def encode_events(events: Sequence[Event]) -> bytes:
             else:
                 for column, values in zip(kind.columns, zip(*rows, strict=True), strict=True):
                     column.put(out, values)
-    except (StructError, OverflowError, TypeError, UnicodeEncodeError) as error:
+    except (struct.error, OverflowError, TypeError, UnicodeEncodeError) as error:
         raise InvariantViolation(f"an event that cannot be written: {error}") from error
     return b"".join(out)
 
@@ -121,7 +121,7 @@ def decode_columns(data: bytes) -> Columns:
             tables[number] = {
                 name: column.take(reader, size) for name, column in zip(kind.names, kind.columns, strict=True)
             }
-    except (StructError, OverflowError, ValueError) as error:
+    except (struct.error, OverflowError, ValueError) as error:
         raise CorruptRecord(f"columns that cannot be read: {error}") from error
     if reader.position != len(data):
         raise CorruptRecord("the events go on after their end")
@@ -343,7 +343,7 @@ def seal(
     )
     try:
         record.hash = hash_of(record)
-    except StructError as error:
+    except struct.error as error:
         raise InvariantViolation(f"a header that cannot be written: {error}") from error
     return record
 
@@ -383,7 +383,7 @@ def check_record(record: Record) -> None:
         raise CorruptRecord(f"{name} has a checksum or hash of the wrong length")
     try:
         is_right = hash_of(record) == record.hash
-    except StructError:
+    except struct.error:
         is_right = False
     if not is_right:
         raise CorruptRecord(f"{name} does not match its hash")

@@ -173,7 +173,7 @@ def take_integers(reader: Reader, count: int) -> Sequence[int]:
 
 
 def take_constant(reader: Reader, count: int) -> int | None:
-    """The value of a column of integers that are all the same, and past it; else ``None``, and nothing read."""
+    """The value of integers that are all the same, and past them; else ``None``, with nothing read."""
     if not count:
         return None
     code = reader.byte()

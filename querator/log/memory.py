@@ -8,6 +8,7 @@ holds it, fails it, or hides its outcome.
 import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from typing import Final
 
 import attrs
 import trio
@@ -21,7 +22,8 @@ from querator.log.codec import GENESIS
 from querator.log.records import ChunkId, Record, Snapshot, Tail
 from querator.log.store import Bucket, Verdict
 
-SNAPSHOTS_KEPT = 2
+SNAPSHOTS_KEPT: Final = 2
+"""Of each partition: the newest, and the one before in case that is damaged."""
 
 
 def judge(record: Record, tail: Tail | None) -> Verdict | None:
@@ -244,7 +246,7 @@ class MemoryLog:
     async def put_chunks(self, partition: PartitionId, chunks: Mapping[ChunkId, bytes]) -> None:
         await trio.lowlevel.checkpoint()
         there = self.disk.partitions.setdefault(partition, _Partition())
-        there.chunks.update({chunk: (data, _checksum(data)) for chunk, data in chunks.items()})
+        there.chunks.update({chunk: (data, chunk_checksum(data)) for chunk, data in chunks.items()})
 
     async def put_snapshot(self, snapshot: Snapshot) -> None:
         await trio.lowlevel.checkpoint()
@@ -278,7 +280,7 @@ class MemoryLog:
         found = {}
         for chunk in chunks:
             data, checksum = there.chunks.get(chunk, (b"", b""))
-            if _checksum(data) != checksum:
+            if chunk_checksum(data) != checksum:
                 raise damaged_chunk(partition, chunk)
             found[chunk] = data
         return found
@@ -329,7 +331,8 @@ def damaged_chunk(partition: PartitionId, chunk: ChunkId) -> StoreCorrupt:
     )
 
 
-def _checksum(data: bytes) -> bytes:
+def chunk_checksum(data: bytes) -> bytes:
+    """16 bytes over a chunk as a store keeps it."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 

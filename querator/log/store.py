@@ -84,7 +84,9 @@ class LogStore(Protocol):
             HistoryDropped: ``start`` lies in a bucket that is gone.
         """
 
-    async def read_payloads(self, partition: PartitionId, positions: Sequence[Position]) -> dict[Position, bytes]:
+    async def read_payloads(
+        self, partition: PartitionId, positions: Sequence[Position]
+    ) -> dict[Position, bytes]:
         """The payload blocks of single records."""
 
     async def put_chunks(self, partition: PartitionId, chunks: Mapping[ChunkId, bytes]) -> None:

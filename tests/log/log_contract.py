@@ -68,9 +68,6 @@ class LogHarness(abc.ABC):
     async def damage_chunk(self, store: LogStore, partition: PartitionId, chunk: ChunkId) -> None:
         """Change a byte of that chunk where it is stored."""
 
-    async def aclose(self) -> None:
-        """Remove the storage."""
-
 
 async def read_all(
     store: LogStore, partition: PartitionId, start: int = 1, *, payloads: bool = True
@@ -335,7 +332,7 @@ class LogContract:
         assert page == chain[1:4]
 
     async def test_a_page_ends_at_its_bytes(self, store: LogStore) -> None:
-        chain = []
+        chain: list[Record] = []
         for record in make_chain(1, 6):
             chain.append(
                 make_record(1, record.position, chain[-1].hash if chain else ZEROS, payload=b"p" * 1000)
@@ -626,7 +623,7 @@ class LogContract:
         assert await read_all(store, ONE, 4) == chain[3:]
 
     async def test_the_log_goes_on_after_its_bucket_was_dropped(self, harness: LogHarness) -> None:
-        """A partition that rested through a whole bucket keeps its tail: its next record is not a first one."""
+        """A partition that rested through a whole bucket keeps its tail: its next record is not the first."""
         store = await harness.open()
         chain = make_chain(1, 3)
         await append_chain(store, chain[:2])

@@ -1,0 +1,249 @@
+"""``SqliteLog``: the log store's contract over the parts of this package."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import trio
+
+from querator import telemetry
+from querator.core.ids import PartitionId, Position
+from querator.env import Env, FileLock, FileLocked, Worker
+from querator.errors import HistoryDropped, LogUnavailable, StoreCorrupt, StoreLocked
+from querator.log.memory import check_droppable
+from querator.log.records import ChunkId, Record, Snapshot, Tail
+from querator.log.sqlite.buckets import (
+    READ,
+    READ_WITHOUT_PAYLOADS,
+    BucketFile,
+    bucket_name,
+    bucket_number,
+    check_continuity,
+    read_buckets,
+)
+from querator.log.sqlite.reader import Reader
+from querator.log.sqlite.snapshots import SnapshotFile
+from querator.log.sqlite.writer import Writer
+from querator.log.store import Bucket, Verdict
+
+LOCK_NAME = "querator.lock"
+_MAKING = "making.db"
+
+
+class SqliteLog:
+    """A log in the SQLite files of ``directory``; see ``LogStore`` for the contract.
+
+    ``factory`` makes the appending connection; tests give one that fails.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        directory: Path,
+        *,
+        name: str = "sqlite",
+        factory: type[sqlite3.Connection] = sqlite3.Connection,
+    ) -> None:
+        self.name = name
+        self.directory = directory
+        self._env = env
+        self._lock: FileLock | None = None
+        self._buckets: list[BucketFile] = []
+        """Oldest first; the last is open."""
+        self._writer = Writer(factory)
+        self._reader = Reader()
+        self._snapshots = SnapshotFile(directory / "snapshots.db")
+        self._workers: list[Worker] = []
+        self._rolling: trio.Event | None = None
+        self._checkpoint_failure = ""
+
+    # --- Life ------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        await self._env.files.make_directory(self.directory)
+        try:
+            self._lock = self._env.files.lock(self.directory / LOCK_NAME)
+        except FileLocked as error:
+            holder = error.holder or "another process"
+            raise StoreLocked(
+                f"the data directory {self.directory} is in use by {holder}: stop it, or use another one"
+            ) from error
+        except OSError as error:
+            raise LogUnavailable(f"the data directory {self.directory} cannot be locked: {error}") from error
+        try:
+            self._workers = [
+                self._env.threads.worker(f"log {name}") for name in ("writer", "reader", "snapshots")
+            ]
+            await self._snapshot_thread.run(self._snapshots.open)
+            await self._open_buckets()
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._close()
+            raise
+
+    async def _open_buckets(self) -> None:
+        oldest = await self._snapshot_thread.run(self._snapshots.oldest_bucket)
+        paths: dict[int, Path] = {}
+        for file in await self._env.files.list(self.directory):
+            number = bucket_number(file)
+            if file.startswith(_MAKING) or (number is not None and number < oldest):
+                # A crash came before the bucket was complete, or before it was removed.
+                await self._remove(self.directory / file)
+            elif number is not None:
+                paths[number] = self.directory / file
+        if not paths:
+            if oldest > 1:
+                raise StoreCorrupt(f"{self.directory} has lost its log: put it back from a copy")
+            paths = {1: self.directory / bucket_name(1)}
+        self._buckets = await self._write_thread.run(read_buckets, paths)
+        check_continuity(self._buckets, oldest)
+        await self._write_thread.run(self._writer.open, self._buckets)
+
+    async def aclose(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._close()
+
+    async def _close(self) -> None:
+        if self._workers:
+            await self._read_thread.run(self._reader.close)
+            await self._write_thread.run(self._writer.close)
+            await self._snapshot_thread.run(self._snapshots.close)
+            for worker in self._workers:
+                await worker.aclose()
+            self._workers = []
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @property
+    def _write_thread(self) -> Worker:
+        return self._worker(0)
+
+    @property
+    def _read_thread(self) -> Worker:
+        return self._worker(1)
+
+    @property
+    def _snapshot_thread(self) -> Worker:
+        return self._worker(2)
+
+    def _worker(self, index: int) -> Worker:
+        if not self._workers:
+            raise LogUnavailable(f"the store in {self.directory} is not open")
+        return self._workers[index]
+
+    # --- The log ---------------------------------------------------------------------------------
+
+    async def append(self, records: Sequence[Record]) -> list[Verdict]:
+        while self._rolling is not None:
+            await self._rolling.wait()
+        verdicts = await self._write_thread.run(self._writer.append, records)
+        if self._writer.checkpoint_failure != self._checkpoint_failure:
+            self._checkpoint_failure = self._writer.checkpoint_failure
+            telemetry.emit("log.checkpoint.failed", store=self.name, error=self._checkpoint_failure)
+        return verdicts
+
+    async def partitions(self) -> list[PartitionId]:
+        return sorted(await self._tails())
+
+    async def tail(self, partition: PartitionId) -> Tail | None:
+        return (await self._tails()).get(partition)
+
+    async def _tails(self) -> Mapping[PartitionId, Tail]:
+        if self._writer.is_sound:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._write_thread.run(self._writer.recover)
+        return self._writer.tails
+
+    async def read(
+        self, partition: PartitionId, start: Position, *, records_max: int, bytes_max: int, payloads: bool
+    ) -> list[Record]:
+        index = self._bucket_of(partition, start)
+        statement = READ if payloads else READ_WITHOUT_PAYLOADS
+        return await self._read_thread.run(
+            self._reader.read, self._buckets[index:], partition, start, records_max, bytes_max, statement
+        )
+
+    async def read_payloads(
+        self, partition: PartitionId, positions: Sequence[Position]
+    ) -> dict[Position, bytes]:
+        wanted = [(self._buckets[self._bucket_of(partition, position)], position) for position in positions]
+        return await self._read_thread.run(self._reader.read_payloads, wanted, partition)
+
+    def _bucket_of(self, partition: PartitionId, position: int) -> int:
+        """Index of the bucket that has, or will have, the record."""
+        for index in range(len(self._buckets) - 1, -1, -1):
+            if self._buckets[index].begins_behind(partition) < position:
+                return index
+        raise HistoryDropped(f"record {position} of partition {partition} was dropped with its bucket")
+
+    # --- Snapshots -------------------------------------------------------------------------------
+
+    async def put_chunks(self, partition: PartitionId, chunks: Mapping[ChunkId, bytes]) -> None:
+        await self._snapshot_thread.run(self._snapshots.put_chunks, partition, chunks)
+
+    async def put_snapshot(self, snapshot: Snapshot) -> None:
+        await self._snapshot_thread.run(self._snapshots.put_snapshot, snapshot)
+
+    async def snapshots(self, partition: PartitionId) -> list[Snapshot]:
+        found = await self._snapshot_thread.run(self._snapshots.snapshots, partition)
+        for position in found.damaged:
+            telemetry.emit("snapshot.damaged", store=self.name, partition=partition, position=position)
+        return found.snapshots
+
+    async def read_chunks(self, partition: PartitionId, chunks: Sequence[ChunkId]) -> dict[ChunkId, bytes]:
+        return await self._snapshot_thread.run(self._snapshots.read_chunks, partition, chunks)
+
+    # --- Buckets ---------------------------------------------------------------------------------
+
+    async def buckets(self) -> list[Bucket]:
+        buckets = list(self._buckets)
+        sizes = await self._read_thread.run(self._reader.sizes, buckets)
+        return [
+            Bucket(bucket.number, size, bucket is not buckets[-1])
+            for bucket, size in zip(buckets, sizes, strict=True)
+        ]
+
+    async def roll(self) -> int:
+        while self._rolling is not None:
+            await self._rolling.wait()
+        # Appends wait outside: the tails that the new bucket begins behind must be the last ones.
+        self._rolling = trio.Event()
+        try:
+            with trio.CancelScope(shield=True):
+                await self._roll()
+        finally:
+            self._rolling.set()
+            self._rolling = None
+        return self._buckets[-1].number
+
+    async def _roll(self) -> None:
+        making = self.directory / _MAKING
+        await self._remove(making)
+        number = self._buckets[-1].number + 1
+        tails = await self._write_thread.run(self._writer.prepare_bucket, making)
+        path = self.directory / bucket_name(number)
+        try:
+            await self._env.files.rename(making, path)
+        except OSError as error:
+            raise LogUnavailable(f"the next bucket of {self.directory} cannot be made: {error}") from error
+        self._buckets = [*self._buckets, BucketFile(number, path, tails)]
+        await self._write_thread.run(self._writer.switch, self._buckets)
+
+    async def drop(self, bucket: int) -> None:
+        check_droppable(bucket, [file.number for file in self._buckets], self._buckets[-1].number)
+        with trio.CancelScope(shield=True):
+            # First it is written down: a crash on the way leaves a file that the next start removes.
+            await self._snapshot_thread.run(self._snapshots.set_oldest_bucket, bucket + 1)
+            dropped, *self._buckets = self._buckets
+            await self._write_thread.run(self._writer.forget, self._buckets)
+            await self._read_thread.run(self._reader.forget, dropped.path)
+            await self._remove(dropped.path)
+
+    async def _remove(self, path: Path) -> None:
+        for suffix in ("-wal", "-shm", ""):
+            try:
+                await self._env.files.remove(path.with_name(path.name + suffix))
+            except OSError as error:
+                raise LogUnavailable(f"{path}{suffix} cannot be removed: {error}") from error
