@@ -1,6 +1,7 @@
 """The composition root: the only module that puts concrete stores, a node and its doors together."""
 
 import gc
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final
 import attrs
 import trio
 
+from querator import __version__
 from querator.actors.node import Node, NodeOptions, open_node
 from querator.api.calls import operations
 from querator.api.catalog_access import CatalogAccess
@@ -17,10 +19,13 @@ from querator.api.http.door import Door, HttpSettings
 from querator.api.http.handler import HttpApi
 from querator.api.registry import SessionRegistry, Settings
 from querator.api.server import Server, ServerOptions
+from querator.config import Config, parse_address, redact
 from querator.core.ids import MILLISECOND, Duration, QueueName
 from querator.env import Env
 from querator.errors import ConfigError
 from querator.log.memory import MemoryLog
+from querator.log.postgres import PostgresLog
+from querator.log.sqlite import SqliteLog
 from querator.log.store import LogStore
 
 SECRET_BYTES: Final = 32
@@ -91,7 +96,9 @@ def build(node: Node, options: AppOptions) -> Application:
         access=access,
         operations=operations(node.broker, node.catalog, node.history),
     )
-    server = Server(registry, HttpApi(door), options.server, probe=node.probe)
+    api = HttpApi(door)
+    server = Server(registry, api, options.server, probe=node.probe)
+    server.metrics.add(api.timings.families)
     server.metrics.add(engine_metrics(node))
     return Application(node, server, door)
 
@@ -118,19 +125,19 @@ async def open_application(
                 nursery.cancel_scope.cancel()
 
 
-async def make_stores(log: str, data: Path, env: Env) -> dict[str, LogStore]:
-    """The log store that a setting names: "" (SQLite in ``data``), ``memory``, or ``postgres://…``.
+def make_stores(log: str, data: Path, env: Env) -> dict[str, LogStore]:
+    """The log store that a setting names: "" or ``sqlite`` (in ``data``), ``memory``, or ``postgres://…``.
 
     Raises:
         ConfigError: it names none.
     """
-    if not log or log == "sqlite":
-        from querator.log.sqlite import SqliteLog
-
+    if log in ("", "sqlite"):
         return {"sqlite": SqliteLog(env, data)}
     if log == "memory":
         return {"memory": MemoryLog(env)}
-    raise ConfigError(f"log: '{log}' is no log store; use 'sqlite', 'memory' or a postgres:// address")
+    if log.startswith(("postgres://", "postgresql://")):
+        return {"postgres": PostgresLog(env, log)}
+    raise ConfigError(f"log: '{redact(log)}' is no log store; use 'sqlite', 'memory' or a postgres:// address")
 
 
 async def read_secret(data: Path, env: Env) -> bytes:
@@ -164,18 +171,37 @@ async def tend_garbage(env: Env) -> None:
         gc.enable()
 
 
-async def serve(
-    log: str,
-    data: Path,
-    env: Env,
-    options: AppOptions,
-    on_ready: Callable[[Application], None],
-    stop: trio.Event,
-) -> None:
-    """Run a server until ``stop`` is set, then end in order."""
-    stores = await make_stores(log, data, env)
-    if log != "memory":
-        options = attrs.evolve(options, secret=await read_secret(data, env))
+def make_tls(config: Config) -> ssl.SSLContext | None:
+    """TLS 1.2 or newer with the configured certificate; ``None``: none is configured."""
+    if config.tls_certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(config.tls_certificate, config.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"tls_certificate: {config.tls_certificate} can't be used: {error}") from error
+    return context
+
+
+async def serve(config: Config, env: Env, on_ready: Callable[[Application], None], stop: trio.Event) -> None:
+    """Run a server until ``stop`` is set, then end in order.
+
+    Raises:
+        ConfigError: a setting can't be used.
+        LogError: the log can't be opened.
+        OSError: the address can't be had.
+    """
+    host, port = parse_address(config.address)
+    log = str(config.log)
+    stores = make_stores(log, config.data, env)
+    options = AppOptions(
+        host=host,
+        port=port,
+        node=NodeOptions(name=config.address, auth=config.auth, payload_memory=config.payload_memory),
+        server=ServerOptions(version=__version__, tls=make_tls(config)),
+        secret=b"" if log == "memory" else await read_secret(config.data, env),
+    )
     async with trio.open_nursery() as nursery:
         async with open_application(stores, env, options) as application:
             nursery.start_soon(tend_garbage, env)

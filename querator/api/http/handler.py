@@ -21,6 +21,7 @@ from querator.api.http.refusals import (
     UNAUTHORIZED,
     Refused,
 )
+from querator.api.http.timing import Timings
 from querator.core.catalog import Principal
 
 _BEARER: Final = "Bearer "
@@ -41,6 +42,7 @@ class HttpApi:
 
     def __init__(self, door: Door) -> None:
         self.door = door
+        self.timings = Timings()
 
     def body_limit(self, path: str) -> int:
         """See HttpHandler. A path that is none has the usual limit: it is refused anyway."""
@@ -68,6 +70,13 @@ class HttpApi:
         endpoint = BY_PATH.get(request.path)
         if endpoint is None:
             raise Refused(NOT_IMPLEMENTED, f"no such method; {request.path}")
+        started_at = self.door.clock.monotonic()
+        try:
+            return await self._call(request, endpoint, caller)
+        finally:
+            self.timings.add(endpoint.path, self.door.clock.monotonic() - started_at)
+
+    async def _call(self, request: HttpRequest, endpoint: Endpoint, caller: Principal) -> HttpResponse:
         encoding = answer_encoding(request.headers)
         message = self._decode(request, endpoint)
         reply = await endpoint.call(self.door, caller, message)
