@@ -223,7 +223,7 @@ class _Queues:
         if refusal is not None:
             return refusal
         outcome = await self._catalog.change(DeleteQueue(QueueName(params.name)), caller.author)
-        return outcome if isinstance(outcome, Rejected) else {}
+        return _of_params(outcome) if isinstance(outcome, Rejected) else {}
 
     async def pause(self, caller: Caller, params: QueueParams) -> object:
         return await self._set_paused(caller, params, is_paused=True)
@@ -271,7 +271,7 @@ class _Queues:
 
     async def _change(self, caller: Caller, command: CatalogCommand, name: str) -> object:
         outcome: Changed | Rejected = await self._catalog.change(command, caller.author)
-        return outcome if isinstance(outcome, Rejected) else self._document(QueueName(name))
+        return _of_params(outcome) if isinstance(outcome, Rejected) else self._document(QueueName(name))
 
     def _document(self, name: QueueName) -> object:
         queue = self._catalog.catalog.queues.get(name)
@@ -461,6 +461,11 @@ def _partitions_from(
     if first not in partitions:
         return Rejected(Code.INVALID, f"partition {first} is not one of queue '{queue}'", "params.partition")
     return partitions[partitions.index(PartitionId(first)) :]
+
+
+def _of_params(refusal: Rejected) -> Rejected:
+    """The catalog names the fields of its commands, which are those of ``params``."""
+    return attrs.evolve(refusal, field=f"params.{refusal.field}") if refusal.field else refusal
 
 
 def _check_limit(limit: int, most: int) -> Rejected | None:

@@ -1,4 +1,4 @@
-"""One HTTP request and its response, between the server that moves bytes and the handler that means something."""
+"""One HTTP request and its response: the values between the server, which moves bytes, and the handler."""
 
 from collections.abc import Mapping
 from typing import Protocol

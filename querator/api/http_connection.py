@@ -4,6 +4,7 @@ Pipelined requests wait in the buffer. The first that asks for a WebSocket ends 
 what came behind them are handed on.
 """
 
+import contextlib
 from collections.abc import Callable, Container
 from email.utils import formatdate
 from http import HTTPStatus
@@ -120,10 +121,8 @@ class HttpConnection:
 
     async def refuse(self, response: HttpResponse) -> None:
         """Answer instead of upgrading, and let go."""
-        try:
+        with contextlib.suppress(HungUp):
             await self._refuse(response)
-        except HungUp:
-            pass
 
     def _is_upgrade(self, head: Head) -> bool:
         # A cheap look first: it is made for every request.
@@ -161,10 +160,8 @@ class HttpConnection:
     async def _handle_watching(self, request: HttpRequest) -> HttpResponse:
         """Answer a request that may wait for long: a client that hangs up meanwhile ends it."""
         response: HttpResponse | None = None
-        has_hung_up = False
 
         async def watch(scope: trio.CancelScope) -> None:
-            nonlocal has_hung_up
             # Pipelined requests wait; of a client that sends more than a bufferful of them, we stop reading.
             while len(self._buffer) < READ_BYTES:
                 try:
@@ -172,7 +169,6 @@ class HttpConnection:
                 except HungUp:
                     data = b""
                 if not data:
-                    has_hung_up = True
                     scope.cancel()
                     return
                 self._buffer += data
@@ -181,7 +177,7 @@ class HttpConnection:
             nursery.start_soon(watch, nursery.cancel_scope)
             response = await self._handler.handle(request)
             nursery.cancel_scope.cancel()
-        if response is None or has_hung_up:
+        if response is None:
             raise HungUp
         return response
 

@@ -6,6 +6,7 @@ connections over the bound are told 503, and stopping is in order: no new connec
 wait for the clients to finish, close.
 """
 
+import contextlib
 import errno
 import ssl
 from collections.abc import Container, Sequence
@@ -137,6 +138,7 @@ class Server:
             with trio.move_on_after(seconds(limits.CLOSE_TIMEOUT)):
                 await self._is_empty.wait()
         self._connections.cancel()
+        await self._has_stopped.wait()
 
     async def serve_stream(self, stream: trio.abc.Stream, remote: str = "") -> None:
         """One connection, from its first byte to its closing. Lets no error of the connection out."""
@@ -241,8 +243,6 @@ class _Router:
 
 
 async def _close(stream: trio.abc.Stream) -> None:
-    try:
+    # If the peer was gone first, there is nothing left to close.
+    with contextlib.suppress(trio.BrokenResourceError, ssl.SSLError):
         await stream.aclose()
-    except (trio.BrokenResourceError, ssl.SSLError):
-        # The peer was gone first; there is nothing left to close.
-        pass

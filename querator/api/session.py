@@ -92,7 +92,7 @@ class Session:
         self._subscribing: dict[int, None] = {}
         self._subscriptions: dict[int, Origin] = {}
         self._ended: deque[int] = deque()
-        """Subscriptions that ended, whose pushes may still be under way; they stay in ``_origins`` a while."""
+        """Subscriptions that ended, whose pushes may be under way; they stay in ``_origins`` a while."""
         self._origins: dict[int, Origin] = {}
         self._earlier: dict[int, Origin] = {}
         """Subscriptions and reserves of the connection before, whose reservations may still be under way."""

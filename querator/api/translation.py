@@ -74,7 +74,7 @@ def _set_columns(message: wire.Reserved, reply: replies.Reserved) -> None:
         column: list[Any] = []
         is_present = False
         for (_, _, count), run in zip(reply.runs, attributes, strict=True):
-            values = run.get(name) if run is not None else None
+            values = run.get(name)
             if values is None:
                 column += [None] * count
             else:
@@ -113,7 +113,7 @@ def part_of(message: wire.Reserved, start: int, count: int) -> wire.Reserved:
 
 
 def parts_of(message: wire.Reserved, ranges: Sequence[tuple[int, int]]) -> Iterator[wire.Reserved]:
-    """Of a whole reservation's message, what lies in the (first index, count) ranges; ``last`` on the last."""
+    """Of a whole reservation's message, what lies in the (first index, count) ranges."""
     size = count_of(message)
     if list(ranges) == [(0, size)]:
         yield message

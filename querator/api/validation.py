@@ -195,7 +195,7 @@ def _check_timeout(field: str, timeout: int) -> Rejected | None:
     if timeout and not limits.RESERVATION_TIMEOUT_MIN <= timeout <= limits.RESERVATION_TIMEOUT_MAX:
         return invalid(
             field,
-            f"0 (the default) or {limits.RESERVATION_TIMEOUT_MIN} to {limits.RESERVATION_TIMEOUT_MAX} microseconds",
+            f"0 (the default) or {limits.RESERVATION_TIMEOUT_MIN} to {limits.RESERVATION_TIMEOUT_MAX} µs",
         )
     return None
 

@@ -186,6 +186,7 @@ class _Connection:
     async def _receive(self) -> bool:
         """Until the peer is gone; whether it said goodbye."""
         session = self._session
+        code = 1006
         try:
             with trio.move_on_after(seconds(self._registry.settings.hello_timeout)):
                 while not session.is_welcome:

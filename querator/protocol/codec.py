@@ -250,7 +250,7 @@ def _array_header(count: int) -> bytes:
 
 
 def _protocol_error(error: BaseException) -> ProtocolError:
-    """msgspec's text is "<detail> - at `<path>`"; ours carries the two apart."""
+    """The text of msgspec is "<detail> - at `<path>`"; ours carries the two apart."""
     if isinstance(error, RecursionError):
         return ProtocolError("nested too deeply")
     if isinstance(error, UnicodeError):

@@ -110,7 +110,7 @@ class Complete(Message, tag="complete"):
 
 
 class Retry(Message, tag="retry"):
-    """The attempt failed. ``at`` (instant) or ``delay``; neither: by the queue's backoff; ``delay`` 0: at once."""
+    """The attempt failed. ``at`` or ``delay`` (0: at once) says when again; neither: the queue's backoff."""
 
     id: Number
     token: str

@@ -1,0 +1,383 @@
+"""The one port as an HTTP server: what it answers, what it refuses, and that nothing brings it down."""
+
+import errno
+
+import msgspec
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.core import GaugeMetricFamily
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from querator import telemetry
+from querator.api.health import Probe
+from querator.api.server import Server, ServerOptions
+from querator.core import limits
+from querator.env import seconds
+from querator.errors import LogUnavailable
+from tests.api.serving import EchoHandler, Running, read_all, running
+
+
+def request(line: str = "POST /x HTTP/1.1", *headers: str, body: bytes = b"") -> bytes:
+    return "\r\n".join([line, "Host: h", *headers, "", ""]).encode() + body
+
+
+def split(data: bytes) -> list[tuple[int, dict[str, str], bytes]]:
+    """(status, headers, body) of each response."""
+    responses = []
+    while data:
+        head, _, rest = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        status = int(first.split(" ")[1])
+        if status == 100:
+            data = rest
+            continue
+        length = int(headers["content-length"])
+        responses.append((status, headers, rest[:length]))
+        data = rest[length:]
+    return responses
+
+
+CLOSE = "Connection: close"
+
+
+async def ask(house: Running, data: bytes) -> list[tuple[int, dict[str, str], bytes]]:
+    return split(await house.exchange(data))
+
+
+async def test_a_request_is_handled(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        ((status, headers, body),) = await ask(
+            house, request("POST /v1/a?b=1 HTTP/1.1", "Content-Length: 3", "X-Y: z", CLOSE, body=b"abc")
+        )
+        assert (status, body) == (200, b"POST /v1/a 3")
+        assert headers["connection"] == "close"
+        assert headers["date"].endswith("GMT")
+        (handled,) = house.http.handled
+        assert (handled.method, handled.path, handled.query, handled.body) == ("POST", "/v1/a", "b=1", b"abc")
+        assert handled.headers["x-y"] == "z"
+        assert handled.remote == "node"
+
+
+async def test_a_connection_is_kept_for_more_requests(autojump_clock: MockClock) -> None:
+    async with running() as house, await house.stream() as stream:
+        for number in range(3):
+            await stream.send_all(request(f"POST /{number} HTTP/1.1", "Content-Length: 1", body=b"x"))
+            ((status, headers, body),) = split(bytes(await stream.receive_some(65_536)))
+            assert (status, body) == (200, f"POST /{number} 1".encode())
+            assert "connection" not in headers
+        assert house.server.registry.counters.connections == 1
+
+
+async def test_pipelined_requests_are_answered_in_order(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        data = (
+            request("POST /slow HTTP/1.1", "Content-Length: 5", body=b"first")
+            + request("POST /b HTTP/1.1", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n")
+            + b"\r\n"
+            + request("GET /c HTTP/1.1")
+            + request("POST /d HTTP/1.1", CLOSE)
+            + request("POST /never HTTP/1.1")
+        )
+        bodies = [body for _, _, body in await ask(house, data)]
+        assert bodies == [b"POST /slow 5", b"POST /b 3", b"GET /c 0", b"POST /d 0"]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1_000])
+async def test_requests_may_come_in_any_pieces(piece: int, autojump_clock: MockClock) -> None:
+    data = request("POST /a HTTP/1.1", "Content-Length: 5", body=b"first") + request(
+        "POST /b HTTP/1.1",
+        "Transfer-Encoding: chunked",
+        CLOSE,
+        body=b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: x\r\n\r\n",
+    )
+    async with running() as house, await house.stream() as stream:
+        for start in range(0, len(data), piece):
+            await stream.send_all(data[start : start + piece])
+        assert [body for _, _, body in split(await read_all(stream))] == [b"POST /a 5", b"POST /b 5"]
+
+
+async def test_old_clients_are_let_go(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        ((status, headers, _),) = await ask(house, b"POST /x HTTP/1.0\r\n\r\n")
+        assert (status, headers["connection"]) == (200, "close")
+
+
+async def test_head_has_no_body(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        data = await house.exchange(request("HEAD /x HTTP/1.1", CLOSE))
+        assert data.endswith(b"Content-Length: 9\r\n\r\n")
+
+
+async def test_a_client_that_asks_first_is_told_to_go_on(autojump_clock: MockClock) -> None:
+    async with running() as house, await house.stream() as stream:
+        await stream.send_all(request("POST /x HTTP/1.1", "Content-Length: 3", "Expect: 100-continue", CLOSE))
+        assert await stream.receive_some(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await stream.send_all(b"abc")
+        assert split(await read_all(stream))[0][2] == b"POST /x 3"
+
+
+async def test_a_client_that_asks_first_with_too_much_is_not(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        data = await house.exchange(
+            request("POST /x HTTP/1.1", "Content-Length: 1001", "Expect: 100-continue")
+        )
+        assert b"100 Continue" not in data
+        assert split(data)[0][2] == b"POST /x too large"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "said"),
+    [
+        (["Content-Length: 1000"], b"x" * 1_000, b"1000"),
+        (["Content-Length: 1001"], b"x" * 1_001, b"too large"),
+        (["Content-Length: 99999999"], b"", b"too large"),
+        (["Transfer-Encoding: chunked"], b"3e8\r\n" + b"x" * 1_000 + b"\r\n0\r\n\r\n", b"1000"),
+        (["Transfer-Encoding: chunked"], b"3e9\r\n" + b"x" * 1_001 + b"\r\n0\r\n\r\n", b"too large"),
+    ],
+)
+async def test_the_handler_says_how_large_a_body_may_be(
+    headers: list[str], body: bytes, said: bytes, autojump_clock: MockClock
+) -> None:
+    async with running() as house, await house.stream() as stream:
+        await stream.send_all(request("POST /x HTTP/1.1", *headers, body=body))
+        with trio.move_on_after(1) as scope:
+            data = await read_all(stream)
+        if said == b"too large":
+            ((status, answered, text),) = split(data)
+            assert (status, answered["connection"], text) == (200, "close", b"POST /x too large")
+        else:
+            assert scope.cancelled_caught
+            assert len(house.http.handled[0].body) == int(said)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"garbage\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n", 400),
+        (b"\x00" * 100 + b"\r\n\r\n", 400),
+        (request("POST /x HTTP/1.1", "Content-Length: 1", "Transfer-Encoding: chunked"), 400),
+        (request("POST /x HTTP/1.1", "Content-Length: 1", "Content-Length: 2"), 400),
+        (request("POST /x HTTP/1.1", "Transfer-Encoding: chunked", body=b"zz\r\n"), 400),
+        (request("POST /x HTTP/3.7"), 400),
+        (request("GET /" + "x" * limits.REQUEST_LINE_BYTES_MAX + " HTTP/1.1"), 414),
+        (b"G" * 20_000, 414),
+        (request("GET /x HTTP/1.1", "X: " + "y" * limits.HEADER_BYTES_MAX), 431),
+        (request("GET /x HTTP/1.1", *["X: y"] * 4_000), 431),
+    ],
+)
+async def test_what_is_no_request_is_refused_and_closed(
+    data: bytes, status: int, autojump_clock: MockClock
+) -> None:
+    async with running() as house:
+        ((answered, headers, _),) = await ask(house, data + request("POST /smuggled HTTP/1.1"))
+        assert answered in {status, 505}
+        assert headers["connection"] == "close"
+        assert house.http.handled == []
+        assert house.server.registry.counters.http_faults == 1
+
+
+async def test_a_head_that_dawdles_is_given_up(autojump_clock: MockClock) -> None:
+    async with running() as house, await house.stream() as stream:
+        began = trio.current_time()
+        await stream.send_all(b"POST /x HTTP/1.1\r\n")
+        async with trio.open_nursery() as nursery:
+
+            async def dribble() -> None:
+                while True:
+                    await trio.sleep(1)
+                    await stream.send_all(b"X")
+
+            nursery.start_soon(dribble)
+            data = b""
+            while b"\r\n\r\n" not in data:
+                data += await stream.receive_some(1_000)
+            nursery.cancel_scope.cancel()
+        assert data.startswith(b"HTTP/1.1 408 ")
+        assert trio.current_time() - began == pytest.approx(seconds(limits.HEADER_TIMEOUT), abs=1)
+
+
+async def test_a_body_that_dawdles_is_given_up(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        began = trio.current_time()
+        ((status, _, _),) = await ask(house, request("POST /x HTTP/1.1", "Content-Length: 3", body=b"a"))
+        assert status == 408
+        assert trio.current_time() - began == pytest.approx(seconds(limits.BODY_TIMEOUT), abs=3)
+
+
+async def test_an_idle_connection_is_closed_without_a_word(autojump_clock: MockClock) -> None:
+    async with running() as house, await house.stream() as stream:
+        began = trio.current_time()
+        assert await read_all(stream) == b""
+        assert trio.current_time() - began == pytest.approx(seconds(limits.IDLE_TIMEOUT), abs=3)
+
+
+async def test_a_client_that_hangs_up_ends_its_waiting_request(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        async with await house.stream() as stream:
+            await stream.send_all(request("POST /v1/queue.lease HTTP/1.1"))
+            await wait_all_tasks_blocked()
+            assert house.http.cancelled == 0
+        await wait_all_tasks_blocked()
+        assert house.http.cancelled == 1
+        assert house.server.registry.counters.connections_now == 0
+
+
+async def test_a_bug_in_the_handler_costs_one_request(autojump_clock: MockClock) -> None:
+    told = []
+    stop = telemetry.listen(lambda name, fields: told.append((name, fields)))
+    async with running() as house:
+        data = request("POST /broken HTTP/1.1") + request("POST /x HTTP/1.1", CLOSE)
+        assert [(status, body) for status, _, body in await ask(house, data)] == [
+            (500, b"Internal Error\n"),
+            (200, b"POST /x 0"),
+        ]
+    stop()
+    assert [(name, fields["path"]) for name, fields in told] == [("api.http.failed", "/broken")]
+
+
+async def test_a_handler_cannot_split_a_response(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        assert b"Evil" not in await house.exchange(request("POST /split HTTP/1.1", CLOSE))
+
+
+async def test_health_and_metrics_are_the_servers_own(autojump_clock: MockClock) -> None:
+    async with running(options=ServerOptions(version="1.2")) as house:
+        house.server.metrics.add(lambda: [GaugeMetricFamily("querator_broker_items", "items", value=5)])
+        health, metrics = await ask(
+            house, request("GET /health HTTP/1.1") + request("GET /metrics HTTP/1.1", CLOSE)
+        )
+        assert (health[0], health[1]["content-type"]) == (200, "application/health+json")
+        document = msgspec.json.decode(health[2])
+        assert (document["status"], document["version"]) == ("pass", "1.2")
+        (check,) = document["checks"]["queues:storage"]
+        assert (check["componentType"], check["status"]) == ("datastore", "pass")
+        assert check["time"].endswith("Z")
+        assert metrics[0] == 200
+        text = metrics[2].decode()
+        assert "querator_api_connections 1.0" in text
+        assert "querator_api_connections_opened_total 1.0" in text
+        assert "querator_broker_items 5.0" in text
+        assert house.http.handled == []
+        others = request("POST /health HTTP/1.1") + request("PUT /metrics HTTP/1.1", CLOSE)
+        assert [body for _, _, body in await ask(house, others)] == [b"POST /health 0", b"PUT /metrics 0"]
+
+
+async def _slow() -> str:
+    await trio.sleep_forever()
+    return ""
+
+
+async def _unavailable() -> str:
+    raise LogUnavailable("no database")
+
+
+async def _unwell() -> str:
+    return "storage check failed"
+
+
+@pytest.mark.parametrize("probe", [_slow, _unavailable, _unwell])
+async def test_an_unwell_node_says_so(probe: Probe, autojump_clock: MockClock) -> None:
+    async with running(probe=probe) as house:
+        ((status, _, body),) = await ask(house, request("GET /health HTTP/1.1", CLOSE))
+        assert status == 503
+        document = msgspec.json.decode(body)
+        assert document["status"] == document["checks"]["queues:storage"][0]["status"] == "fail"
+        assert document["checks"]["queues:storage"][0]["output"]
+
+
+async def test_connections_have_their_bound(autojump_clock: MockClock) -> None:
+    async with running(options=ServerOptions(connections_max=2)) as house:
+        first, second = await house.stream(), await house.stream()
+        await wait_all_tasks_blocked()
+        ((status, headers, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert house.server.registry.counters.connections_refused == 1
+        await first.aclose()
+        await wait_all_tasks_blocked()
+        ((status, _, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
+        assert status == 200
+        await second.aclose()
+
+
+class FullListener(trio.abc.Listener[trio.abc.Stream]):
+    """A listener that is out of file descriptors, some times."""
+
+    def __init__(self, inner: trio.abc.Listener[trio.abc.Stream], times: int) -> None:
+        self.times = times
+        self._inner = inner
+
+    async def accept(self) -> trio.abc.Stream:
+        if self.times:
+            self.times -= 1
+            raise OSError(errno.EMFILE, "too many open files")
+        return await self._inner.accept()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def test_accepting_survives_a_lack_of_file_descriptors(autojump_clock: MockClock) -> None:
+    async with running() as house, trio.open_nursery() as nursery:
+        (inner,) = await house.env.net.listen("node", 2_320)
+        listener = FullListener(inner, 3)
+        nursery.start_soon(house.server._accept, listener, nursery)
+        async with await house.env.net.connect("node", 2_320) as stream:
+            await stream.send_all(request("POST /x HTTP/1.1", CLOSE))
+            assert split(await read_all(stream))[0][0] == 200
+        assert listener.times == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_draining_closes_idle_connections_and_finishes_requests(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        idle, busy = await house.stream(), await house.stream()
+        await busy.send_all(request("POST /slow HTTP/1.1"))
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.server.drain)
+            assert await read_all(idle) == b""
+            ((status, headers, _),) = split(await read_all(busy))
+            assert (status, headers["connection"]) == (200, "close")
+            await idle.aclose()
+            await busy.aclose()
+        assert trio.current_time() - began < seconds(limits.DRAIN_TIMEOUT)
+
+
+PREFIXES = [b"", b"GET /v1/stream HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nHost: h\r\n"]
+
+
+@given(data=st.binary(max_size=400), piece=st.integers(1, 100), prefix=st.sampled_from(PREFIXES))
+@settings(max_examples=60, deadline=None)
+def test_no_bytes_break_the_server(data: bytes, piece: int, prefix: bytes) -> None:
+    """Whatever is sent, no exception escapes and the next client is served."""
+    told: list[str] = []
+    stop = telemetry.listen(lambda name, _: told.append(name))
+
+    async def script() -> None:
+        async with running() as house:
+            async with await house.stream() as stream:
+                sent = prefix + data
+                for start in range(0, len(sent), piece):
+                    await stream.send_all(sent[start : start + piece])
+                await wait_all_tasks_blocked()
+            ((status, _, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
+            assert status == 200
+
+    trio.run(script, clock=MockClock(autojump_threshold=0))
+    stop()
+    assert told == []
+
+
+def test_a_server_can_be_built_twice() -> None:
+    """Each has its own page of metrics."""
+
+    async def script() -> None:
+        async with running() as house:
+            Server(house.server.registry, EchoHandler())
+
+    trio.run(script, clock=MockClock(autojump_threshold=0))
