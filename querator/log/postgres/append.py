@@ -116,10 +116,14 @@ class Appender:
             for index, verdict in zip(indexes, found, strict=True):
                 verdicts[index] = verdict
 
+        flushes = self._flushes(records)
         with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                for flush in self._flushes(records):
-                    nursery.start_soon(send, flush)
+            if len(flushes) == 1:
+                await send(flushes[0])
+            else:
+                async with trio.open_nursery() as nursery:
+                    for flush in flushes:
+                        nursery.start_soon(send, flush)
         self._raise_if_nothing_is_known(verdicts, failures)
         answers = [Verdict.BUSY if verdict is None else verdict for verdict in verdicts]
         for record, verdict in zip(records, answers, strict=True):
