@@ -50,7 +50,7 @@ LOCK := --quiet --upgrade --generate-hashes --universal --python-version 3.11 --
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Querator needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Say make PYTHON=python3.11 ...")'
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --quiet --python $(BIN)/python install pip; }
 
 $(SERVE): requirements.lock pyproject.toml | $(BIN)/python
 	@echo "setting up $(VENV) ..."
