@@ -132,6 +132,11 @@ MOVE_ITEMS_MAX: Final = 100
 """Dead items of one move to another partition."""
 ALARMS_DUE_MAX: Final = 4_096
 """Alarms handled in one turn; the rest in the next."""
+RECORD_VALUES_MAX: Final = 4_194_304
+"""Values of one column of a record. A constant column of any length is a few bytes, so a damaged length
+must not be able to ask for all memory. Twice what the bytes of a pending record have room for."""
+WITNESS_INTERVAL: Final = Duration(2 * SECOND)
+"""How far behind the log the witness file may be."""
 SQLITE_WAL_BYTES: Final = 4_194_304
 """What the write-ahead log of an SQLite bucket holds before it is moved into the file, between two
 commits: small enough that the next commit waits some 10 ms at most."""

@@ -24,9 +24,10 @@ import attrs
 from querator.core.events import Event, ItemsProduced, PayloadsCarried
 from querator.core.ids import Instant, PartitionId, Position
 from querator.core.invariants import InvariantViolation, check
+from querator.core.limits import RECORD_VALUES_MAX
 from querator.errors import CorruptRecord
 from querator.log.columns import (
-    VALUES_MAX,
+    RECORD_VALUES_MAX,
     Reader,
     put_integers,
     take_constant,
@@ -77,7 +78,7 @@ def encode_events(events: Sequence[Event]) -> bytes:
             else:
                 for column, values in zip(kind.columns, zip(*rows, strict=True), strict=True):
                     column.put(out, values)
-    except (struct.error, OverflowError, TypeError, UnicodeEncodeError) as error:
+    except (struct.error, AttributeError, OverflowError, TypeError, UnicodeEncodeError) as error:
         raise InvariantViolation(f"an event that cannot be written: {error}") from error
     return b"".join(out)
 
@@ -160,7 +161,7 @@ def encode_payload_block(events: Sequence[Event]) -> bytes:
     payloads += carried
     if not payloads:
         return b""
-    check(len(payloads) <= VALUES_MAX, "more payloads than can be read back")
+    check(len(payloads) <= RECORD_VALUES_MAX, "more payloads than can be read back")
     out = [_COUNT.pack(len(payloads))]
     put_integers(out, list(map(len, payloads)))
     out += payloads
@@ -193,7 +194,7 @@ class PayloadBlock:
             return
         reader = Reader(data)
         count = reader.length()
-        if not 0 < count <= VALUES_MAX:
+        if not 0 < count <= RECORD_VALUES_MAX:
             raise CorruptRecord(f"a block of {count} payloads")
         length = take_constant(reader, count)
         if length is not None:

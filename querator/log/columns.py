@@ -12,7 +12,7 @@ how it is packed; an empty column is no byte at all. Everything is little endian
 
 Packing is the hot path of every commit: no Python loop over values where a builtin can walk them.
 Reading trusts nothing: whatever is wrong raises CorruptRecord, and no length is believed before the
-bytes that it promises are there or it is below ``VALUES_MAX``.
+bytes that it promises are there or it is below ``RECORD_VALUES_MAX``.
 """
 
 import sys
@@ -25,11 +25,8 @@ from typing import Any, Final, Protocol
 
 from querator.core.events import Attributes
 from querator.core.invariants import check
+from querator.core.limits import RECORD_VALUES_MAX
 from querator.errors import CorruptRecord
-
-VALUES_MAX: Final = 1 << 24
-"""Values of one column. A constant column of any length is a few bytes, so a damaged length must
-not be able to ask for all memory; no record of the permitted size comes near it."""
 
 _ZERO, _ONE_8, _ONE_16, _ONE_32, _ONE_64, _CONSECUTIVE = range(6)
 _ARRAY_8, _ARRAY_16, _ARRAY_32, _ARRAY_64, _BASE_8, _BASE_16, _BASE_32 = range(6, 13)
@@ -198,7 +195,7 @@ def check_count(count: int) -> None:
     Raises:
         CorruptRecord: so many values cannot be.
     """
-    if not 0 <= count <= VALUES_MAX:
+    if not 0 <= count <= RECORD_VALUES_MAX:
         raise CorruptRecord(f"a column of {count} values")
 
 
@@ -238,11 +235,11 @@ def put_texts(out: list[bytes], values: Sequence[str]) -> None:
         return
     first = values[0]
     if first == values[-1] and (count == 1 or values.count(first) == count):
-        if first:
+        if first == "":
+            out.append(_TAG[_EMPTY])
+        else:
             encoded = first.encode()
             out += (_TAG[_CONSTANT], _PACK_LENGTH(len(encoded)), encoded)
-        else:
-            out.append(_TAG[_EMPTY])
         return
     distinct = dict.fromkeys(values)
     if len(distinct) * 2 > count:
@@ -276,7 +273,8 @@ def take_texts(reader: Reader, count: int) -> list[str]:
     if code != _DICTIONARY:
         raise CorruptRecord(f"there is no column of texts of type {code}")
     size = reader.length()
-    check_count(size)
+    if not 0 < size <= count:
+        raise CorruptRecord(f"a dictionary of {size} texts for {count}")
     texts = _take_plain(reader, size)
     indexes = take_integers(reader, count)
     if min(indexes) < 0 or max(indexes) >= size:
@@ -351,7 +349,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 def _put_pairs(out: list[bytes], values: Iterable[Pairs]) -> None:
     flat = list(chain.from_iterable(values))
-    check(len(flat) <= VALUES_MAX, "a column has more values than can be read back")
+    check(len(flat) <= RECORD_VALUES_MAX, "a column has more values than can be read back")
     if flat:
         firsts, counts = zip(*flat, strict=True)
         put_integers(out, firsts)
@@ -489,7 +487,7 @@ class AttributeBatches:
             elif form == _HOLES:
                 holes += [entry is not None for entry in value]
                 flat += [entry for entry in value if entry is not None]
-        check(len(flat) + len(holes) <= VALUES_MAX, "a column has more values than can be read back")
+        check(len(flat) + len(holes) <= RECORD_VALUES_MAX, "a column has more values than can be read back")
         put_integers(out, holes)
         out.append(_PACK_LENGTH(len(flat)))
         codec.put(out, flat)
