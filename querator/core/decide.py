@@ -17,7 +17,7 @@ from querator.core.commands import Verb
 from querator.core.evolve import find_reserved
 from querator.core.ids import Instant, ItemNumber, Place, ReservationNumber, SessionId
 from querator.core.limits import BATCH_ITEMS_MAX, IMPORT_ITEMS_MAX
-from querator.core.policy import encode_policy
+from querator.core.policy import Ordering, encode_policy
 from querator.core.replies import Code, Rejected
 from querator.core.segments import SCHEDULED, SEGMENT_BITS
 from querator.core.settled import MIXED
@@ -217,7 +217,7 @@ def _find_duplicates(state: PartitionState, column: Any, count: int, now: Instan
         else:
             fresh[key] = number
             number += 1
-    if len(state.dedupe) - len(forgotten) + len(fresh) > state.policy.dedupe_keys_max:
+    if fresh and len(state.dedupe) - len(forgotten) + len(fresh) > state.policy.dedupe_keys_max:
         return Rejected(
             Code.DEDUPE_FULL,
             f"the partition remembers {len(state.dedupe)} dedupe keys, its limit; try again later",
@@ -231,16 +231,19 @@ def _find_duplicates(state: PartitionState, column: Any, count: int, now: Instan
 
 def decide_settle(state: PartitionState, command: cmd.Settle, now: Instant) -> Decision:
     reservation = state.reservations.get(command.reservation)
+    ranges = command.ranges
+    verb = command.verb
+    if ranges is not None:
+        fault = _range_fault(ranges)
+        if fault is not None:
+            return _NO_EVENTS, fault
     if reservation is None or reservation.nonce != command.nonce:
         return _NO_EVENTS, _repeat(state, command)
-    verb = command.verb
     if verb is Verb.EXTEND:
         return _extend(state, reservation, command, now)
-    ranges = command.ranges
     if ranges is None and reservation.marks is None and verb is Verb.COMPLETE:
         return (ev.ItemsCompleted(command.reservation, None),), rep.Settled(reservation.count)
-    asked = ((0, reservation.count),) if ranges is None else ranges
-    wanted, done, refused = _open_parts(reservation, asked, verb, whole=ranges is None)
+    wanted, done, refused = _open_parts(reservation.marks, reservation.count, ranges, verb)
     if not wanted:
         return _NO_EVENTS, rep.Settled(done, tuple(refused), repeated=bool(done))
     total = sum(count for _, count in wanted)
@@ -249,28 +252,46 @@ def decide_settle(state: PartitionState, command: cmd.Settle, now: Instant) -> D
     return made, rep.Settled(done + total, tuple(refused))
 
 
+def _range_fault(ranges: ev.Ranges) -> Rejected | None:
+    if len(ranges) > BATCH_ITEMS_MAX:
+        return Rejected(Code.BATCH_TOO_LARGE, f"{len(ranges)} ranges are more than {BATCH_ITEMS_MAX}", "ranges")
+    end = 0
+    for start, length in sorted(ranges):
+        if start < end or length < 1:
+            return Rejected(Code.INVALID, "ranges must be of at least one item, and apart", "ranges")
+        end = start + length
+    return None
+
+
 def _open_parts(
-    reservation: Reservation, asked: Sequence[tuple[int, int]], verb: Verb, *, whole: bool
+    marks: Sequence[int] | None, count: int, ranges: ev.Ranges | None, verb: Verb
 ) -> tuple[list[tuple[int, int]], int, list[tuple[int, Code]]]:
-    """(ranges still held, items already settled by this verb, refusals) of what was asked."""
-    marks = reservation.marks
-    count = reservation.count
+    """(ranges still held, items already settled by this verb, refusals) of what was asked.
+
+    ``marks``: a verb an item, ``None`` when none is settled. Who asks for all items that a reservation
+    holds (``ranges`` None) is refused none.
+    """
+    if ranges is None:
+        if marks is None:
+            return [(0, count)], 0, []
+        return to_ranges([index for index in range(count) if marks[index] == OPEN]), marks.count(verb), []
+    if marks is None and len(ranges) == 1 and ranges[0][0] + ranges[0][1] <= count:
+        return [ranges[0]], 0, []
     done = 0
     refused: list[tuple[int, Code]] = []
-    if marks is None and len(asked) == 1 and asked[0][0] >= 0 and 0 < asked[0][1] <= count - asked[0][0]:
-        return [asked[0]], 0, refused
-    open_indexes: dict[int, None] = {}
-    for start, length in asked:
-        for index in range(start, min(start + length, max(count, start) + BATCH_ITEMS_MAX)):
-            if not 0 <= index < count:
+    held: list[int] = []
+    for start, length in sorted(ranges):
+        # What lies beyond the reservation is refused item by item, but not for ever.
+        for index in range(start, min(start + length, max(start, count) + BATCH_ITEMS_MAX - len(refused))):
+            if index >= count:
                 refused.append((index, Code.UNKNOWN_ITEM))
             elif marks is None or marks[index] == OPEN:
-                open_indexes[index] = None
+                held.append(index)
             elif marks[index] == verb:
                 done += 1
-            elif not whole:
+            else:
                 refused.append((index, Code.RESERVATION_LOST))
-    return to_ranges(sorted(open_indexes)), done, refused
+    return to_ranges(held), done, refused
 
 
 def to_ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
@@ -367,26 +388,15 @@ def _extend(state: PartitionState, reservation: Reservation, command: cmd.Settle
 
 def _repeat(state: PartitionState, command: cmd.Settle) -> rep.Reply:
     """The answer about a reservation that holds nothing (any more)."""
-    lost = Rejected(Code.RESERVATION_LOST, "the reservation ended or was never yours", "token")
     verb, count = state.settled.look(command.reservation)
     # The nonce of a settled reservation is not kept: numbers are unique for life, and a token of an
     # uncommitted record never left this node.
-    if not verb or command.verb is Verb.EXTEND:
-        return lost
-    ranges = command.ranges
-    if verb != MIXED:
-        if verb != command.verb:
-            return lost
-        return rep.Settled(count if ranges is None else sum(length for _, length in ranges), repeated=True)
-    marks = state.settled.mixed.get(command.reservation, b"")
-    indexes = (
-        range(len(marks)) if ranges is None else [index for start, length in ranges for index in range(start, start + length)]
-    )
-    same = [index for index in indexes if 0 <= index < len(marks) and marks[index] == command.verb]
-    if not same:
-        return lost
-    others = [index for index in indexes if index not in dict.fromkeys(same)] if ranges is not None else []
-    return rep.Settled(len(same), tuple((index, Code.RESERVATION_LOST) for index in others), repeated=True)
+    if verb and command.verb is not Verb.EXTEND:
+        marks = state.settled.mixed.get(command.reservation, b"") if verb == MIXED else bytes((verb,)) * count
+        _, done, refused = _open_parts(marks, len(marks), command.ranges, command.verb)
+        if done:
+            return rep.Settled(done, tuple(refused), repeated=True)
+    return Rejected(Code.RESERVATION_LOST, "the reservation ended or was never yours", "token")
 
 
 def decide_settle_places(state: PartitionState, command: cmd.SettlePlaces, now: Instant) -> Decision:
@@ -448,7 +458,8 @@ def _clear(state: PartitionState, command: cmd.Clear, now: Instant) -> Decision:
     count += state.ready if command.ready else 0
     count += state.scheduled if command.scheduled else 0
     count += state.reserved if command.reserved else 0
-    count += len(state.dead) if command.dead else 0
+    # Items on their way to another partition stay until it has them.
+    count += len(state.dead) - len(state.leaving) if command.dead else 0
     if not count:
         return _NO_EVENTS, rep.Done(0)
     event = ev.ItemsCleared(command.ready, command.scheduled, command.reserved, command.dead, command.author)
@@ -522,6 +533,12 @@ def _import(state: PartitionState, command: cmd.Import, now: Instant) -> Decisio
         return _NO_EVENTS, Rejected(
             Code.BATCH_TOO_LARGE, f"more than {IMPORT_ITEMS_MAX} items in one import", "items"
         )
+    if state.policy.ordering is Ordering.KEY and any(
+        entry.reserved_until and entry.attributes.key is not None for entry in command.items
+    ):
+        return _NO_EVENTS, Rejected(
+            Code.INVALID, "reserved items with a key can't be imported into a queue ordered by key", "items"
+        )
     fresh: list[cmd.ImportedItem] = []
     places: list[Place] = []
     numbers: list[ItemNumber] = []
@@ -575,7 +592,8 @@ def _gather(entries: list[cmd.ImportedItem]) -> ev.Attributes:
         if field.name == "attempts":
             # A reservation counts as an attempt; what is stored are the finished ones.
             values = [
-                (value or 0) - 1 if entry.reserved_until else value for value, entry in zip(values, entries, strict=True)
+                max(0, (value or 0) - 1) if entry.reserved_until else value
+                for value, entry in zip(values, entries, strict=True)
             ]
         columns[field.name] = None if all(value is None for value in values) else values
     return ev.Attributes(**columns)

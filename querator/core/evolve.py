@@ -198,13 +198,21 @@ def _add_attributes(
             if isinstance(value, str):
                 state.sources[value] = item + offset
     if attributes.dedupe_key is not None:
-        keys = tuple(key for key in _slice(attributes.dedupe_key, done, size) if isinstance(key, str))
-        if keys:
-            _forget_dedupe(state)
-            state.dedupe_order.append((state.now, keys))
-            for offset, value in enumerate(_slice(attributes.dedupe_key, done, size)):
-                if isinstance(value, str):
-                    state.dedupe[value] = item + offset
+        _remember_dedupe(state, _slice(attributes.dedupe_key, done, size), item)
+
+
+def _remember_dedupe(state: PartitionState, keys: Sequence[object], item: int) -> None:
+    """Items from ``item`` on came with these keys. One that is known (an import, or an item that moved
+    here, may bring it) keeps naming the item it named first."""
+    _forget_dedupe(state)
+    known = state.dedupe
+    fresh: list[str] = []
+    for offset, key in enumerate(keys):
+        if isinstance(key, str) and key not in known:
+            known[key] = item + offset
+            fresh.append(key)
+    if fresh:
+        state.dedupe_order.append((state.now, tuple(fresh)))
 
 
 def _forget_dedupe(state: PartitionState) -> None:
@@ -261,7 +269,7 @@ def _take_lanes(state: PartitionState, count: int) -> tuple[Run, ...]:
             continue
         lanes.hold_head(state, key)
         while left:
-            item = lanes.hold_next(state, key)
+            item = lanes.hold_next(state, key, item)
             if not item:
                 break
             place = state.place_of(item)

@@ -24,8 +24,10 @@ class Lane:
     """The item that stands in the line (or is scheduled) for the lane; 0: none."""
     held: int = 0
     """Items of the lane that a reservation holds."""
+    ranks: dict[int, int] | None = None
+    """Of the items a reservation took, where it took several: their order in the lane."""
     front: list[tuple[int, int]] = attrs.Factory(list)
-    """(item, due at) that came back and go before everything that waits, in order of item."""
+    """(item, due at) that came back and go before everything that waits, in the order they had."""
     waiting: deque[int] = attrs.Factory(deque)
 
 
@@ -56,14 +58,19 @@ def hold_head(state: "PartitionState", key: str) -> None:
     lane = state.lanes[key]
     lane.head = 0
     lane.held = 1
+    lane.ranks = None
 
 
-def hold_next(state: "PartitionState", key: str) -> int:
-    """Take the head's successor into the same reservation; 0 when there is none that may go now."""
-    item = peek_next(state, key, 0)
+def hold_next(state: "PartitionState", key: str, last: int) -> int:
+    """Take the successor of ``last``, the one taken before, into the same reservation; 0 when there is
+    none that may go now."""
+    item = peek_next(state, key, 0, state.now)
     if not item:
         return 0
     lane = state.lanes[key]
+    if lane.ranks is None:
+        lane.ranks = {last: 0}
+    lane.ranks[item] = len(lane.ranks)
     if lane.front:
         lane.front.pop(0)
     else:
@@ -73,17 +80,17 @@ def hold_next(state: "PartitionState", key: str) -> int:
     return item
 
 
-def peek_next(state: "PartitionState", key: str, skip: int) -> int:
-    """The successor that ``hold_next`` would give after ``skip`` more of them; 0: none."""
+def peek_next(state: "PartitionState", key: str, skip: int, now: int) -> int:
+    """The successor that ``hold_next`` would give at ``now`` after ``skip`` more of them; 0: none."""
     lane = state.lanes[key]
     front = lane.front
     if skip < len(front):
         item, due = front[skip]
-        if any(earlier > state.now for _, earlier in front[:skip]):
+        if any(earlier > now for _, earlier in front[:skip]):
             return 0
-        return item if due <= state.now else 0
+        return item if due <= now else 0
     skip -= len(front)
-    if any(due > state.now for _, due in front):
+    if any(due > now for _, due in front):
         return 0
     return lane.waiting[skip] if skip < len(lane.waiting) else 0
 
@@ -93,9 +100,14 @@ def come_back(state: "PartitionState", key: str, item: int, due: int) -> None:
     lane = state.lanes[key]
     lane.held -= 1
     front = lane.front
-    index = len(front)
-    while index and front[index - 1][0] > item:
-        index -= 1
+    index = 0
+    ranks = lane.ranks
+    if ranks is not None and front:
+        # Behind those of its reservation that went before it; what the reservation left here comes later.
+        rank = ranks[item]
+        index = len(front)
+        while index and ranks.get(front[index - 1][0], len(ranks)) > rank:
+            index -= 1
     front.insert(index, (item, due))
     _set_behind(state, item)
     advance(state, key, lane)

@@ -12,16 +12,16 @@ from querator.core.segments import SEGMENT_BITS, Segment
 from querator.core.state import PartitionState, Reservation
 
 
-def plan(state: PartitionState, items_max: int) -> tuple[int, Duration]:
+def plan(state: PartitionState, items_max: int, now: Instant) -> tuple[int, Duration]:
     """(how many of the first items may go in one reservation, their timeout).
 
     One reservation has one deadline, so it ends before an item with a timeout of its own. It ends,
     too, before payloads that are not in memory: ``state.starved`` then names their segment.
     """
-    if not state.line.count or state.paused:
+    if not state.line.count or state.paused or state.policy.deleted:
         return 0, Duration(0)
     if state.policy.ordering is Ordering.KEY:
-        return _plan_lanes(state, items_max)
+        return _plan_lanes(state, items_max, now)
     timeout = state.policy.reservation_timeout
     head = state.line.peek()
     if head is None:
@@ -31,10 +31,14 @@ def plan(state: PartitionState, items_max: int) -> tuple[int, Duration]:
         state.starved = segment.number
         return 0, timeout
     if segment.columns is None and head[2] >= items_max:
-        mean = segment.payload_bytes // segment.live
-        if mean * items_max <= RESERVATION_BYTES_MAX:
+        start = head[1] - segment.first
+        if items_max == 1 or _size(segment.payloads[start : start + items_max]) <= RESERVATION_BYTES_MAX:
             return items_max, timeout
     return _plan_runs(state, items_max)
+
+
+def _size(payloads: Sequence[bytes | None]) -> int:
+    return sum(map(len, payloads))  # type: ignore[arg-type]  # items in line have their payloads
 
 
 def _own_timeout(segment: Segment, offset: int) -> int:
@@ -70,7 +74,7 @@ def _plan_runs(state: PartitionState, items_max: int) -> tuple[int, Duration]:
     return planned, Duration(timeout if timeout > 0 else state.policy.reservation_timeout)
 
 
-def _plan_lanes(state: PartitionState, items_max: int) -> tuple[int, Duration]:
+def _plan_lanes(state: PartitionState, items_max: int, now: Instant) -> tuple[int, Duration]:
     planned = 0
     size = 0
     timeout = -1
@@ -95,7 +99,7 @@ def _plan_lanes(state: PartitionState, items_max: int) -> tuple[int, Duration]:
                 planned += 1
                 if planned == items_max:
                     return planned, Duration(timeout or state.policy.reservation_timeout)
-                item = peek_next(state, key, successor) if key is not None else 0
+                item = peek_next(state, key, successor, now) if key is not None else 0
                 successor += 1
     return planned, Duration(timeout if timeout > 0 else state.policy.reservation_timeout)
 
@@ -114,7 +118,7 @@ def reserve(
 
     ``timeout`` 0: the items' own, else the queue's.
     """
-    count, default = plan(state, items_max)
+    count, default = plan(state, items_max, now)
     if not count:
         return None
     head = state.line.peek()

@@ -375,8 +375,8 @@ class PartitionState:
                 moved.pop(number, None)
         if segment.columns is not None and "source_id" in segment.columns:
             for source in segment.columns["source_id"][start : start + count]:
-                if isinstance(source, str):
-                    self.sources.pop(source, None)
+                if isinstance(source, str) and item <= self.sources.get(source, 0) < item + count:
+                    del self.sources[source]
         if segment.columns is not None:
             for column in segment.columns.values():
                 column[start : start + count] = NOTHINGS[count]
