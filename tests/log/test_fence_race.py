@@ -132,7 +132,13 @@ async def kill_backends(cluster: Cluster, database: str, race: Race, rng: random
         race.counts["terminated"] += 1
 
 
+ENOUGH = {"appended": 50, "refused": 20, "stolen": 20, "rolled": 6, "dropped": 1}
+SECONDS_MAX = 15.0
+"""A busy machine may need longer than it should to see enough."""
+
+
 async def run_race(cluster: Cluster, database: str, seconds: float, seed: int, *, kill: bool) -> Race:
+    """Race for ``seconds``, and longer when not enough has happened by then."""
     with psycopg.connect(cluster.dsn(database, "postgres"), autocommit=True) as connection:
         connection.execute(SLOWED)
     race = Race()
@@ -140,12 +146,17 @@ async def run_race(cluster: Cluster, database: str, seconds: float, seed: int, *
     logs = [PostgresLog(real_env(), cluster.dsn(database)) for _ in racers]
     for log in logs:
         await log.open()
-    with trio.move_on_after(seconds):
+    with trio.move_on_after(seconds + SECONDS_MAX):
         async with trio.open_nursery() as nursery:
             for number, (racer, log) in enumerate(zip(racers, logs, strict=True)):
                 nursery.start_soon(racer, log, race, random.Random(seed * 100 + number))
             if kill:
                 nursery.start_soon(kill_backends, cluster, database, race, random.Random(seed))
+            await trio.sleep(seconds)
+            wanted = ENOUGH | ({"unknown": 1} if kill else {})
+            while any(race.counts[what] < count for what, count in wanted.items()):
+                await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
     for log in logs:
         race.counts["rollovers_met"] += log.counts.rollovers
         await log.aclose()
@@ -214,6 +225,7 @@ BUGS = {
 }
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("planted", BUGS)
 async def test_the_race_finds_a_planted_bug(planted: str) -> None:
     cluster = shared_cluster()
@@ -224,12 +236,13 @@ async def test_the_race_finds_a_planted_bug(planted: str) -> None:
             check_history(cluster, database, await run_race(cluster, database, 2.0, seed=1, kill=False))
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("seconds", "kill"),
     [
         pytest.param(2.0, False, id="calm"),
         pytest.param(2.0, True, id="with_killed_backends"),
-        pytest.param(60.0, True, id="long", marks=[pytest.mark.long, pytest.mark.timeout(120)]),
+        pytest.param(60.0, True, id="long", marks=[pytest.mark.long, pytest.mark.timeout(180)]),
     ],
 )
 async def test_no_record_of_an_old_owner_lands_behind_a_tail_that_a_newer_one_read(
@@ -239,12 +252,7 @@ async def test_no_record_of_an_old_owner_lands_behind_a_tail_that_a_newer_one_re
     with fresh_database(cluster) as database:
         race = await run_race(cluster, database, seconds, seed=1, kill=kill)
         check_history(cluster, database, race)
-    assert race.counts["appended"] > 20, race.counts
-    assert race.counts["refused"] > 20, race.counts
-    assert race.counts["stolen"] > 20, race.counts
-    assert race.counts["rolled"] > 5, race.counts
-    assert race.counts["dropped"] > 0, race.counts
+    assert {what: race.counts[what] for what, count in ENOUGH.items() if race.counts[what] < count} == {}
     assert race.counts["rollovers_met"] > 0, race.counts
-    if kill:
-        assert race.counts["unknown"] > 0, race.counts
+    assert race.counts["unknown"] > 0 or not kill, race.counts
     print(dict(race.counts))

@@ -16,7 +16,7 @@ from querator.log.postgres.checks import UNSAFE_DURABILITY, UNSAFE_ROLE, Facts, 
 from querator.log.postgres.connection import connect
 from querator.log.store import Verdict
 from tests.log.records import make_chain, make_record
-from tests.postgres import APP_ROLE, OWNER_ROLE, Cluster, fresh_database, shared_cluster
+from tests.postgres import APP_ROLE, OWNER_ROLE, Cluster, fresh_database, prepare, shared_cluster
 
 FINE = Facts(
     version=150_000,
@@ -190,12 +190,16 @@ async def test_synchronous_commit_off_is_refused_at_the_start_and_in_every_appen
     await log.aclose()
 
 
-async def test_a_standby_is_refused(cluster: Cluster) -> None:
-    twin = cluster.copy()
-    twin.start({"hot_standby": "on"})
+async def test_a_standby_is_refused() -> None:
+    primary = Cluster.create()
+    primary.start()
+    prepare(primary)
+    standby = primary.copy()
+    standby.start()
     with pytest.raises(ConfigError, match="connect to the primary"):
-        await opening(twin, "querator_template")
-    twin.destroy()
+        await opening(standby, "querator_template")
+    standby.destroy()
+    primary.destroy()
 
 
 async def test_verify_names_all_faults(cluster: Cluster, database: str) -> None:

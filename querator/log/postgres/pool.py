@@ -31,9 +31,10 @@ class Pool:
         Raises:
             LogUnavailable: there is none to be had.
         """
+        borrower = object()
         try:
-            # A plain call when there is room, which is nearly always: a checkpoint costs more than it.
-            self._limiter.acquire_on_behalf_of_nowait(borrower := object())
+            # No checkpoint when there is room, which is nearly always.
+            self._limiter.acquire_on_behalf_of_nowait(borrower)
         except trio.WouldBlock:
             await self._limiter.acquire_on_behalf_of(borrower)
         try:
