@@ -18,6 +18,7 @@ from querator.api.chunked import ChunkedReader
 from querator.api.counters import Counters
 from querator.api.exchange import HttpHandler, HttpRequest, HttpResponse
 from querator.api.head import Head, HttpFault, find_head, read_head
+from querator.api.patience import Patience, Phase, Wait
 from querator.api.upgrade import refusal
 from querator.core import limits
 from querator.core.ids import SECOND, Instant
@@ -85,10 +86,10 @@ class HttpConnection:
         handler: HttpHandler,
         dates: Dates,
         counters: Counters,
+        patience: Patience,
         *,
         remote: str = "",
         waiting_paths: Container[str] = (),
-        idle: dict[trio.CancelScope, None] | None = None,
         is_draining: Callable[[], bool] = bool,
         upgrade_path: str = "",
     ) -> None:
@@ -96,15 +97,28 @@ class HttpConnection:
         self._handler = handler
         self._dates = dates
         self._counters = counters
+        self._patience = patience
+        self._wait = Wait()
         self._remote = remote
         self._waiting_paths = waiting_paths
-        self._idle = idle if idle is not None else {}
         self._is_draining = is_draining
         self._upgrade_path = upgrade_path
         self._buffer = b""
 
     async def run(self) -> UpgradeRequest | None:
         """Serve until the client is done (``None``) or asks for a WebSocket at the upgrade path."""
+        self._patience.begin(self._wait)
+        try:
+            with self._wait.scope:
+                return await self._run()
+        finally:
+            self._patience.end(self._wait)
+        if self._wait.phase in (Phase.HEAD, Phase.BODY):
+            self._counters.http_faults += 1
+            await self.refuse(refusal(408, f"the request's {self._wait.phase.value} did not come in time"))
+        return None
+
+    async def _run(self) -> UpgradeRequest | None:
         try:
             while True:
                 head = await self._read_head()
@@ -121,7 +135,7 @@ class HttpConnection:
 
     async def refuse(self, response: HttpResponse) -> None:
         """Answer instead of upgrading, and let go."""
-        with contextlib.suppress(HungUp):
+        with contextlib.suppress(HungUp), trio.move_on_after(seconds(limits.BODY_TIMEOUT)):
             await self._refuse(response)
 
     def _is_upgrade(self, head: Head) -> bool:
@@ -139,6 +153,7 @@ class HttpConnection:
         if head.content_length or head.is_chunked:
             await self._read_body(head, request)
         self._counters.http_requests += 1
+        self._patience.set(self._wait, Phase.HANDLER)
         response = await self._handle(request)
         keeps_alive = head.keeps_alive and not request.is_too_large and not self._is_draining()
         await self._send(self._render(response, has_body=head.method != "HEAD", keeps_alive=keeps_alive))
@@ -184,35 +199,28 @@ class HttpConnection:
     # -- reading ---------------------------------------------------------------------------------
 
     async def _read_head(self) -> Head:
-        searched = 0
         if not self._buffer:
             await self._wait_for_request()
         while self._buffer[:2] == b"\r\n":  # RFC 9112, 2.2: a stray line end before a request is read over
             self._buffer = self._buffer[2:]
         end = find_head(self._buffer, 0)
         if not end:
-            with trio.move_on_after(seconds(limits.HEADER_TIMEOUT)) as scope:
-                while not end:
-                    searched = len(self._buffer)
-                    data = await self._receive()
-                    if not data:
-                        raise HungUp
-                    self._buffer += data
-                    end = find_head(self._buffer, searched)
-            if scope.cancelled_caught:
-                raise HttpFault(408, "the request's head did not come in time")
+            self._patience.set(self._wait, Phase.HEAD, limits.HEADER_TIMEOUT)
+            while not end:
+                searched = len(self._buffer)
+                data = await self._receive()
+                if not data:
+                    raise HungUp
+                self._buffer += data
+                end = find_head(self._buffer, searched)
         head, self._buffer = self._buffer[:end], self._buffer[end:]
         return read_head(head)
 
     async def _wait_for_request(self) -> None:
         if self._is_draining():
             raise HungUp
-        with trio.move_on_after(seconds(limits.IDLE_TIMEOUT)) as scope:
-            self._idle[scope] = None
-            try:
-                self._buffer = await self._receive()
-            finally:
-                del self._idle[scope]
+        self._patience.set(self._wait, Phase.IDLE, limits.IDLE_TIMEOUT)
+        self._buffer = await self._receive()
         if not self._buffer:
             raise HungUp
 
@@ -223,13 +231,11 @@ class HttpConnection:
             return
         if head.expects_continue and not self._buffer:
             await self._send(_CONTINUE)
-        with trio.move_on_after(seconds(limits.BODY_TIMEOUT)) as scope:
-            if head.is_chunked:
-                await self._read_chunks(ChunkedReader(most), request)
-            else:
-                await self._read_length(head.content_length, request)
-        if scope.cancelled_caught:
-            raise HttpFault(408, "the request's body did not come in time")
+        self._patience.set(self._wait, Phase.BODY, limits.BODY_TIMEOUT)
+        if head.is_chunked:
+            await self._read_chunks(ChunkedReader(most), request)
+        else:
+            await self._read_length(head.content_length, request)
 
     async def _read_length(self, length: int, request: HttpRequest) -> None:
         if len(self._buffer) < length:
@@ -279,13 +285,11 @@ class HttpConnection:
         return head.encode("latin-1") + response.body if has_body else head.encode("latin-1")
 
     async def _send(self, data: bytes) -> None:
-        with trio.move_on_after(seconds(limits.BODY_TIMEOUT)) as scope:
-            try:
-                await self._stream.send_all(data)
-            except _GONE:
-                raise HungUp from None
-        if scope.cancelled_caught:
-            raise HungUp
+        self._patience.set(self._wait, Phase.WRITE, limits.BODY_TIMEOUT)
+        try:
+            await self._stream.send_all(data)
+        except _GONE:
+            raise HungUp from None
         self._counters.bytes_sent += len(data)
 
     async def _refuse(self, response: HttpResponse) -> None:

@@ -20,6 +20,7 @@ from querator.api.exchange import HttpHandler, HttpRequest, HttpResponse
 from querator.api.health import Probe, health_response
 from querator.api.http_connection import Dates, HttpConnection
 from querator.api.metrics import MetricsPage, door_metrics
+from querator.api.patience import Patience
 from querator.api.registry import SessionRegistry
 from querator.api.upgrade import STREAM_PATH, negotiate, refusal
 from querator.api.websocket import serve_websocket
@@ -80,8 +81,7 @@ class Server:
         self._handler = _Router(self, http)
         self._probe = probe
         self._dates = Dates(registry.env.clock.now)
-        self._idle: dict[trio.CancelScope, None] = {}
-        """HTTP connections between two requests."""
+        self._patience = Patience(registry.env.clock)
         self._number = 0
         self._refusals = 0
         self._is_draining = False
@@ -103,6 +103,7 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.registry.run, name="sessions")
+                nursery.start_soon(self._patience.run, name="patience")
                 with self._connections:
                     async with trio.open_nursery() as connections:
                         task_status.started()
@@ -128,8 +129,7 @@ class Server:
         self._is_draining = True
         self._accepting.cancel()
         self.registry.drain(Instant(self._env.clock.now() + self.options.drain_timeout), to)
-        for scope in list(self._idle):
-            scope.cancel()
+        self._patience.end_idle()
         if self._counters.connections_now:
             with trio.move_on_after(seconds(self.options.drain_timeout)):
                 await self._is_empty.wait()
@@ -162,9 +162,9 @@ class Server:
             self._handler,
             self._dates,
             self._counters,
+            self._patience,
             remote=remote,
             waiting_paths=self.options.waiting_paths,
-            idle=self._idle,
             is_draining=lambda: self._is_draining,
             upgrade_path=STREAM_PATH,
         )
@@ -201,7 +201,7 @@ class Server:
                 await trio.aclose_forcefully(stream)
 
     async def _refuse(self, stream: trio.abc.Stream) -> None:
-        connection = HttpConnection(stream, self._handler, self._dates, self._counters)
+        connection = HttpConnection(stream, self._handler, self._dates, self._counters, self._patience)
         try:
             await connection.refuse(refusal(503, "too many connections", [("Retry-After", "1")]))
         finally:
