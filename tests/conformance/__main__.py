@@ -6,9 +6,8 @@ from functools import partial
 
 import trio
 
-from querator.api.counters import Counters
-from querator.api.http_connection import Dates, HttpConnection
 from querator.env.real import real_env
+from tests.conformance.control import serve_connection
 from tests.conformance.host import Host
 from tests.conformance.storage import open_storage
 
@@ -18,12 +17,9 @@ async def serve(host: str, port: int, log: str) -> None:
     env = real_env()
     async with open_storage(log, env) as storage, trio.open_nursery() as nursery:
         orders = Host(env, storage, nursery)
-        dates = Dates(env.clock.now)
-        counters = Counters()
 
         async def connection(stream: trio.SocketStream) -> None:
-            async with stream:
-                await HttpConnection(stream, orders, dates, counters).run()
+            await serve_connection(stream, orders.order)
 
         listeners = await nursery.start(partial(trio.serve_tcp, connection, port, host=host))
         print(f"control {host}:{listeners[0].socket.getsockname()[1]}", flush=True)
@@ -35,7 +31,9 @@ async def serve(host: str, port: int, log: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    parser.add_argument("--control", default="127.0.0.1:0", metavar="HOST:PORT", help="where orders are taken")
+    parser.add_argument(
+        "--control", default="127.0.0.1:0", metavar="HOST:PORT", help="where orders are taken"
+    )
     parser.add_argument("--log", default="memory", help="memory, sqlite or postgres://…")
     arguments = parser.parse_args()
     host, _, port = arguments.control.rpartition(":")

@@ -3,16 +3,14 @@
 Orders are form-encoded POSTs: ``/new``, ``/stop``, ``/clock``, ``/pause``, ``/bootstrap``.
 """
 
-import json
+import traceback
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import parse_qsl
 
 import attrs
 import trio
 
 from querator.actors.node import Node, NodeOptions
-from querator.api.exchange import HttpRequest, HttpResponse
 from querator.api.http.door import HttpSettings
 from querator.api.server import ServerOptions
 from querator.app import Application, AppOptions, open_application
@@ -55,7 +53,7 @@ class LogicalServer:
     async def run(
         self, storage: Storage, token: str, env: Env, options: AppOptions, task_status: trio.TaskStatus[None]
     ) -> None:
-        """From its start to its stop."""
+        """From its start to its stop. What goes wrong is printed and ends this server only."""
         try:
             store = storage.make(token, env)
             async with open_application({store.name: store}, env, options) as application:
@@ -63,6 +61,10 @@ class LogicalServer:
                 _limit_held(application, options.requests_per_queue_max)
                 task_status.started()
                 await self.stop.wait()
+        except Exception:
+            if self.application is None:
+                raise
+            traceback.print_exc()
         finally:
             self.application = None
             self.stopped.set()
@@ -80,7 +82,7 @@ def _limit_held(application: Application, bound: int) -> None:
 
 
 class Host:
-    """Implements HttpHandler for the control port."""
+    """Carries out what comes from the control port."""
 
     def __init__(self, env: Env, storage: Storage, nursery: trio.Nursery) -> None:
         self._env = env
@@ -89,11 +91,8 @@ class Host:
         self._servers: dict[str, LogicalServer] = {}
         self._made = 0
 
-    def body_limit(self, path: str) -> int:
-        del path
-        return 65_536
-
-    async def handle(self, request: HttpRequest) -> HttpResponse:
+    async def order(self, path: str, fields: Mapping[str, str]) -> tuple[int, dict[str, str]]:
+        """(status, document) of an answer."""
         orders = {
             "/new": self._new,
             "/stop": self._stop,
@@ -101,15 +100,13 @@ class Host:
             "/pause": self._pause,
             "/bootstrap": self._bootstrap,
         }
-        order = orders.get(request.path)
-        if request.method != "POST" or order is None:
-            return _answer(404, {"error": f"no such order: {request.method} {request.path}"})
-        fields = dict(parse_qsl(request.body.decode(), keep_blank_values=True))
-        fields = {**dict(parse_qsl(request.query, keep_blank_values=True)), **fields}
+        order = orders.get(path)
+        if order is None:
+            return 404, {"error": f"no such order: {path}"}
         try:
-            return _answer(200, await order(fields))
-        except (Unordered, ValueError) as error:
-            return _answer(400, {"error": str(error)})
+            return 200, await order(fields)
+        except (Unordered, ValueError, KeyError) as error:
+            return 400, {"error": str(error)}
 
     async def _new(self, fields: Mapping[str, str]) -> dict[str, str]:
         self._made += 1
@@ -192,13 +189,14 @@ def _is_quiet(node: Node) -> bool:
         return False
     if not all(writer.is_idle for writer in broker.writers.values()):
         return False
-    moving = (channel for actor in broker.actors.values() if actor.is_open for channel in actor.state.outbound.values())
+    moving = (
+        channel
+        for actor in broker.actors.values()
+        if actor.is_open
+        for channel in actor.state.outbound.values()
+    )
     return not any(channel.items for channel in moving)
 
 
 def _number(fields: Mapping[str, str], name: str, default: int) -> int:
     return int(fields[name]) if fields.get(name) else default
-
-
-def _answer(status: int, document: dict[str, str]) -> HttpResponse:
-    return HttpResponse(status, [("Content-Type", "application/json")], json.dumps(document).encode())

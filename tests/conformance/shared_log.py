@@ -59,7 +59,9 @@ class SharedLog:
         )
         return [attrs.evolve(record, partition=partition) for record in records]
 
-    async def read_payloads(self, partition: PartitionId, positions: Sequence[Position]) -> dict[Position, bytes]:
+    async def read_payloads(
+        self, partition: PartitionId, positions: Sequence[Position]
+    ) -> dict[Position, bytes]:
         return await self._beneath.read_payloads(self._down(partition), positions)
 
     async def put_chunks(self, partition: PartitionId, chunks: Mapping[ChunkId, bytes]) -> None:

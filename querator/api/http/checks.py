@@ -1,5 +1,6 @@
 """The checks that several calls share, with their exact texts (CONTRACT.md 3). Each raises ``Refused``."""
 
+import functools
 from typing import Final
 
 from querator.api.http.durations import (
@@ -17,6 +18,10 @@ REQUEST_TIMEOUT_MAX: Final = 15 * MINUTE
 REQUEST_TIMEOUT_MIN: Final = 10 * MILLISECOND
 TIMEOUT_TEXT_BYTES_MAX: Final = 15
 LIST_LIMIT_DEFAULT: Final = 1_000
+
+
+_parse_short: Final = functools.lru_cache(maxsize=256)(parse_duration)
+"""Clients say the same timeout over and over."""
 
 
 def is_blank(text: str) -> bool:
@@ -41,7 +46,7 @@ def request_timeout(text: str) -> int:
     if not text:
         return 0
     try:
-        return parse_duration(text)
+        return _parse_short(text) if len(text) <= TIMEOUT_TEXT_BYTES_MAX else parse_duration(text)
     except InvalidDuration as error:
         refuse(f"request timeout is invalid; {error} - expected format: 900ms, 5m or 15m")
 
