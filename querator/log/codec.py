@@ -27,7 +27,6 @@ from querator.core.invariants import InvariantViolation, check
 from querator.core.limits import RECORD_VALUES_MAX
 from querator.errors import CorruptRecord
 from querator.log.columns import (
-    RECORD_VALUES_MAX,
     Reader,
     put_integers,
     take_constant,
