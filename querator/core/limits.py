@@ -110,6 +110,8 @@ READ_CONNECTIONS: Final = 4
 """PostgreSQL connections for everything else, so that recovery does not hold up appends."""
 APPEND_LOCK_WAIT: Final = Duration(100_000)
 """How long an append waits for another transaction at one of its positions before it answers ``busy``."""
+APPEND_BLOCKED_WAIT: Final = Duration(10_000)
+"""The same for a partition that was just found busy, so that it holds up no others."""
 APPEND_TRIES_MAX: Final = 4
 """Statements of one append that met a rollover or a commit just over, before it answers ``busy``."""
 CONNECT_TIMEOUT: Final = Duration(10 * SECOND)

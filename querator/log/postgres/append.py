@@ -12,9 +12,11 @@ from typing import Final
 import attrs
 import trio
 
-from querator.core.ids import PartitionId
+from querator import telemetry
+from querator.core.ids import Duration, PartitionId
 from querator.core.invariants import check
 from querator.core.limits import (
+    APPEND_BLOCKED_WAIT,
     APPEND_BYTES_MAX,
     APPEND_LOCK_WAIT,
     APPEND_PARTITIONS_MAX,
@@ -214,7 +216,7 @@ class Appender:
             wire.encode_byteas([record.inputs for record in records]),
             wire.encode_byteas([record.events for record in records]),
             wire.encode_byteas([record.payload or b"" for record in records]),
-            str(APPEND_LOCK_WAIT // 1_000).encode(),
+            str(self._lock_wait(records) // 1_000).encode(),
             wire.encode_bool(self._unsafe_durability),
             wire.encode_texts([self.identities.get(record.partition, self.identity) for record in records]),
         ]
@@ -225,6 +227,10 @@ class Appender:
                 within=APPEND_TIMEOUT,
                 prepare=True,
             )
+
+    def _lock_wait(self, records: list[Record]) -> Duration:
+        is_known_to_block = len(records) == 1 and records[0].partition in self._blocked
+        return APPEND_BLOCKED_WAIT if is_known_to_block else APPEND_LOCK_WAIT
 
     async def _isolate(self, records: list[Record], answer: Answer) -> list[Verdict]:
         """Nothing was written. When one record may be the reason, try each alone."""
@@ -271,6 +277,7 @@ class Appender:
                 continue
             if fate is _Fate.OTHER_SERVER:
                 self.counts.other_server += 1
+                telemetry.emit("log.server_changed", partition=record.partition)
             if fate is _Fate.CONFLICT:
                 again.append(record)
             elif fate is _Fate.BEHIND:

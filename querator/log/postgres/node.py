@@ -24,6 +24,13 @@ from querator.log.postgres.pool import Pool
 from querator.log.postgres.statements import statement
 
 
+def open_lease(
+    env: Env, conninfo: str, *, name: str, address: str, nonce: int, unsafe: frozenset[str] = frozenset()
+) -> "NodeLease":
+    """A lease with a connection of its own, so that a renewal never waits behind other work."""
+    return NodeLease(Pool(conninfo, env, 1, unsafe=unsafe), env, name=name, address=address, nonce=nonce)
+
+
 class Role(enum.Enum):
     OWNER = "owner"
     """First in line: may claim, and keep what it claimed."""

@@ -109,7 +109,7 @@ begin
     execute format('alter table querator.log attach partition querator.%I for values in (%s)', name, number);
     for grantee in
         select a.grantee from pg_class c, aclexplode(c.relacl) a
-        where c.oid = 'querator.log'::regclass and a.privilege_type = 'INSERT' and a.grantee <> c.relowner
+        where c.oid = 'querator.log'::regclass and a.privilege_type = 'INSERT' and a.grantee not in (0, c.relowner)
     loop
         execute format('grant insert, select on querator.%I to %s', name, grantee::regrole);
     end loop;
@@ -122,7 +122,8 @@ create function querator.open_bucket(expected integer) returns integer
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '2s'
+-- Appends queue behind this wait; the caller tries again later.
+set lock_timeout = '250ms'
 as $$
 -- Seals bucket `expected` and opens the next one. Does nothing when it is no longer the open one. Returns the
 -- number of the open bucket.
