@@ -45,13 +45,7 @@ def parse_address(text: str) -> Address:
         raise _bad(text) from None
     if parts.scheme not in ("ws", "wss", "http", "https") or not host:
         raise _bad(text)
-    if (
-        parts.query
-        or parts.fragment
-        or parts.username
-        or parts.password
-        or any(c.isspace() for c in full)
-    ):
+    if parts.query or parts.fragment or parts.username or parts.password or any(c.isspace() for c in full):
         raise _bad(text)
     secure = parts.scheme in ("wss", "https")
     if port is None:
@@ -63,6 +57,4 @@ def parse_address(text: str) -> Address:
 
 
 def _bad(text: str) -> ValueError:
-    return ValueError(
-        f"{text!r} is not an address: write HOST:PORT, ws://HOST:PORT or wss://HOST:PORT"
-    )
+    return ValueError(f"{text!r} is not an address: write HOST:PORT, ws://HOST:PORT or wss://HOST:PORT")

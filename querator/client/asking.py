@@ -14,6 +14,7 @@ from querator.client.requests import unexpected
 from querator.core.replies import Code
 from querator.protocol.messages import (
     Empty,
+    Release,
     Reserve,
     ServerMessage,
     Stats,
@@ -32,9 +33,7 @@ class Subscription:
 
     __slots__ = ("answer", "is_closing", "message", "sink")
 
-    def __init__(
-        self, message: Subscribe, sink: Sink, answer: Answer[Subscribed]
-    ) -> None:
+    def __init__(self, message: Subscribe, sink: Sink, answer: Answer[Subscribed]) -> None:
         self.message = message
         self.sink = sink
         self.answer = answer
@@ -68,9 +67,7 @@ class SubscribeRequest:
     is_patient = True
     weight = 128
 
-    def __init__(
-        self, forget: Callable[[int], None], subscription: Subscription
-    ) -> None:
+    def __init__(self, forget: Callable[[int], None], subscription: Subscription) -> None:
         self._forget = forget
         self._subscription = subscription
         self.message = subscription.message
@@ -107,9 +104,7 @@ class UnsubscribeRequest:
     is_stale = False
     weight = 64
 
-    def __init__(
-        self, forget: Callable[[int], None], message: Unsubscribe, answer: Answer[None]
-    ) -> None:
+    def __init__(self, forget: Callable[[int], None], message: Unsubscribe, answer: Answer[None]) -> None:
         self._forget = forget
         self.message = message
         self._answer = answer
@@ -214,9 +209,7 @@ class PartitionsRequest:
             return
         partitions = [counters.get("partition", -1) for counters in message.partitions]
         if not partitions or -1 in partitions:
-            self._stream.fail_held(
-                ClientError(f"the server told no partitions of {message.queue!r}")
-            )
+            self._stream.fail_held(ClientError(f"the server told no partitions of {message.queue!r}"))
             return
         self._stream.learn_partitions(partitions)
 
@@ -225,3 +218,27 @@ class PartitionsRequest:
 
     def abandoned(self, error: ClientError) -> None:
         self._stream.fail_held(error)
+
+
+class StrayRelease:
+    """Gives back what nobody here works on, whatever becomes of that."""
+
+    __slots__ = ("_forget", "is_stale", "message")
+
+    is_repeatable = True
+    is_patient = True
+    weight = 96
+
+    def __init__(self, message: Release, forget: Callable[[str], None]) -> None:
+        self.message = message
+        self._forget = forget
+        self.is_stale = False
+
+    def answered(self, message: ServerMessage) -> None:
+        self._forget(self.message.token)
+
+    def rejected(self, error: Rejected) -> None:
+        self._forget(self.message.token)
+
+    def abandoned(self, error: ClientError) -> None:
+        self._forget(self.message.token)

@@ -1,8 +1,8 @@
 """What a consumer works on: a batch (columns, no object an item) and an item of one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import trio
 
@@ -16,7 +16,7 @@ from querator.client.durations import (
 )
 from querator.client.errors import ClientError, ReservationLost
 from querator.client.holding import Delivery, Draft, Reservation, release
-from querator.client.protocol import Protocol
+from querator.client.protocol import Protocol as ClientProtocol
 from querator.client.waiting import wait_answer
 from querator.core.ids import Duration, Instant
 from querator.protocol.messages import Dead, Reserved, Retry
@@ -40,7 +40,7 @@ class Batch:
         "reservation",
     )
 
-    def __init__(self, protocol: Protocol, delivery: Delivery) -> None:
+    def __init__(self, protocol: ClientProtocol, delivery: Delivery) -> None:
         self._protocol = protocol
         self._message = delivery.message
         self.reservation: Reservation = delivery.reservation
@@ -140,11 +140,11 @@ class Batch:
         """Set it aside: it will not be tried again."""
         await self._settle(first, count, dead_draft(reason))
 
-    async def extend(self, timeout: DurationLike | None = None) -> Instant:
-        """Move the deadline of the whole reservation to ``timeout`` from now (default: the queue's)."""
+    async def extend(self, duration: DurationLike | None = None) -> Instant:
+        """Move the deadline of the whole reservation to ``duration`` from now (default: the queue's)."""
         answer = Answer[int]()
-        duration = Duration(0) if timeout is None else parse_duration(timeout)
-        self._protocol.extend(self.reservation, duration, answer)
+        wanted = Duration(0) if duration is None else parse_duration(duration)
+        self._protocol.extend(self.reservation, wanted, answer)
         return Instant(await wait_answer(answer))
 
     def settle_nowait(self, first: int, count: int | None, draft: Draft) -> None:
@@ -158,24 +158,15 @@ class Batch:
             answer = Answer[None]()
             answers.append(answer)
             if draft is None:
-                self._protocol.complete(
-                    self.reservation, self.first + start, length, answer
-                )
+                self._protocol.complete(self.reservation, self.first + start, length, answer)
             else:
-                self._protocol.settle(
-                    self.reservation, self.first + start, length, draft, answer
-                )
+                self._protocol.settle(self.reservation, self.first + start, length, draft, answer)
         for answer in answers:
             await wait_answer(answer)
 
     def _claim(self, first: int, count: int | None) -> list[tuple[int, int]]:
         """The ranges to settle, marked as settled. ``count`` ``None``: those from ``first`` that are left."""
-        if (
-            self._marks is None
-            and self._left
-            and first == 0
-            and count in (None, self.count)
-        ):
+        if self._marks is None and self._left and first == 0 and count in (None, self.count):
             self._left = 0
             return [(0, self.count)]
         end = self.count if count is None else first + count
@@ -184,15 +175,11 @@ class Batch:
         marks = self._marks
         if marks is None:
             # So far all of them are left, or all were settled at once.
-            marks = self._marks = (
-                bytearray(self.count) if self._left else bytearray(b"\x01" * self.count)
-            )
+            marks = self._marks = bytearray(self.count) if self._left else bytearray(b"\x01" * self.count)
         if count is None:
             ranges = _unmarked(marks, first, end)
         elif any(marks[first:end]):
-            raise AlreadySettled(
-                f"items {first} to {end} of this batch were settled before"
-            )
+            raise AlreadySettled(f"items {first} to {end} of this batch were settled before")
         else:
             ranges = [(first, count)] if count else []
         for start, length in ranges:
@@ -219,9 +206,7 @@ def retry_draft(delay: DurationLike | None, at: InstantLike | None) -> Draft:
     instant = None if at is None else parse_instant(at)
 
     def draft(number: int, token: str, ranges: list[tuple[int, int]] | None) -> Retry:
-        return Retry(
-            id=number, token=token, ranges=ranges, at=instant, delay=microseconds
-        )
+        return Retry(id=number, token=token, ranges=ranges, at=instant, delay=microseconds)
 
     return draft
 
@@ -235,11 +220,18 @@ def dead_draft(reason: str) -> Draft:
     return draft
 
 
+class Track(Protocol):
+    """Told when an item's block is entered and left."""
+
+    def __call__(self, item: "Item", *, is_entered: bool) -> None: ...
+
+
 class Item:
     """One reserved item. As a context manager: a clean exit completes it, an exception retries it.
 
     ``scope`` is cancelled when the reservation is lost; leaving the block then raises
-    ``ReservationLost``. A deadline that the program gives to ``scope`` counts as a failed attempt. When the block is cancelled from outside, or left by what is not an
+    ``ReservationLost``. A deadline that the program gives to ``scope`` counts as a failed attempt. When
+    the block is cancelled from outside, or left by what is not an
     ``Exception``, the item is released: that was not its fault.
     """
 
@@ -251,7 +243,7 @@ class Item:
         index: int,
         *,
         reraise: bool = True,
-        track: "Callable[[Item, bool], None] | None" = None,
+        track: "Track | None" = None,
     ) -> None:
         self._batch = batch
         self._index = index
@@ -350,9 +342,7 @@ class Item:
         self._is_settled = True
         self._batch.complete_nowait(self._index, 1)
 
-    async def retry(
-        self, *, delay: DurationLike | None = None, at: InstantLike | None = None
-    ) -> None:
+    async def retry(self, *, delay: DurationLike | None = None, at: InstantLike | None = None) -> None:
         """The attempt failed: try again by the queue's backoff, after ``delay``, or ``at`` a time."""
         draft = retry_draft(delay, at)
         self._is_settled = True
@@ -368,9 +358,9 @@ class Item:
         self._is_settled = True
         await self._batch.dead(reason, self._index, 1)
 
-    async def extend(self, timeout: DurationLike | None = None) -> Instant:
-        """Move the deadline to ``timeout`` from now (default: the queue's); of its whole reservation."""
-        return await self._batch.extend(timeout)
+    async def extend(self, duration: DurationLike | None = None) -> Instant:
+        """Move the deadline to ``duration`` from now (default: the queue's); of its whole reservation."""
+        return await self._batch.extend(duration)
 
     # -- as a context manager --------------------------------------------------------------------
 
@@ -379,7 +369,7 @@ class Item:
             await trio.lowlevel.checkpoint()
             raise ReservationLost(self.lost)
         if self._track is not None:
-            self._track(self, True)
+            self._track(self, is_entered=True)
         self.scope.__enter__()
         return self
 
@@ -392,7 +382,7 @@ class Item:
         # A scope that is left without an error answers True as well.
         swallowed = bool(self.scope.__exit__(kind, error, traceback)) and error is not None
         if self._track is not None:
-            self._track(self, False)
+            self._track(self, is_entered=False)
         if self.lost and (swallowed or error is None) and not self._is_settled:
             raise ReservationLost(self.lost)
         if self._is_settled or self.lost:

@@ -115,9 +115,7 @@ class Client:
             headers=headers,
             encoding=encoding,
             enqueue_at=self._enqueue_at(delay, at),
-            reservation_timeout=None
-            if reservation_timeout is None
-            else parse_duration(reservation_timeout),
+            reservation_timeout=None if reservation_timeout is None else parse_duration(reservation_timeout),
             attempts_max=attempts_max,
         )
         payloads = [payload.encode() if isinstance(payload, str) else payload]
@@ -126,18 +124,14 @@ class Client:
         self._protocol.produce(queue, payloads, columns, answer)
         return await wait_answer(answer)
 
-    async def produce_batch(
-        self, queue: str, payloads: Sequence[bytes], **columns: Any
-    ) -> Receipt:
+    async def produce_batch(self, queue: str, payloads: Sequence[bytes], **columns: Any) -> Receipt:
         """Append items together and in order; see ``produce_nowait`` for the columns."""
         _check_payloads(payloads)
         answer = Answer[Receipt]()
         self._protocol.produce(queue, payloads, self._columns(**columns), answer)
         return await wait_answer(answer)
 
-    def produce_nowait(
-        self, queue: str, payloads: Sequence[bytes], **columns: Any
-    ) -> Pending:
+    def produce_nowait(self, queue: str, payloads: Sequence[bytes], **columns: Any) -> Pending:
         """Hand items over, to be committed together and in order; ``flush`` waits for them.
 
         ``columns``: attributes by the names of ``produce`` (``enqueue_at`` and ``reservation_timeout`` in
@@ -155,14 +149,10 @@ class Client:
         pending = Pending(self, count, byte_count)
         self._outstanding_items += count
         self._outstanding_bytes += byte_count
-        self._protocol.produce(
-            queue, payloads, self._columns(**columns) if columns else {}, pending
-        )
+        self._protocol.produce(queue, payloads, self._columns(**columns) if columns else {}, pending)
         return pending
 
-    async def wait_room(
-        self, items: int = limits.BATCH_ITEMS_MAX, byte_count: int = 0
-    ) -> None:
+    async def wait_room(self, items: int = limits.BATCH_ITEMS_MAX, byte_count: int = 0) -> None:
         """Wait until ``produce_nowait`` takes so many items. One task at a time."""
         while self._outstanding_items and not self._has_room(items, byte_count):
             await self._room.wait_rung()
@@ -197,9 +187,7 @@ class Client:
             and self._outstanding_bytes + byte_count <= limits.OUTSTANDING_BYTES_MAX
         )
 
-    def _enqueue_at(
-        self, delay: DurationLike | None, at: InstantLike | None
-    ) -> int | None:
+    def _enqueue_at(self, delay: DurationLike | None, at: InstantLike | None) -> int | None:
         if at is not None:
             if delay is not None:
                 raise ValueError("give delay or at, not both")
@@ -212,9 +200,7 @@ class Client:
     def _columns(**columns: Any) -> dict[str, Any]:
         unknown = [name for name in columns if name not in _COLUMNS]
         if unknown:
-            raise TypeError(
-                f"produce has no column {unknown[0]!r}; there are {', '.join(_COLUMNS)}"
-            )
+            raise TypeError(f"produce has no column {unknown[0]!r}; there are {', '.join(_COLUMNS)}")
         return {name: value for name, value in columns.items() if value is not None}
 
     # -- consume ---------------------------------------------------------------------------------
@@ -245,9 +231,7 @@ class Client:
             window_bytes=window_bytes,
             batch=batch,
             linger=parse_duration(linger),
-            reservation_timeout=0
-            if reservation_timeout is None
-            else parse_duration(reservation_timeout),
+            reservation_timeout=0 if reservation_timeout is None else parse_duration(reservation_timeout),
             held=held,
         )
         return Consumer(self._protocol, wish, reraise=reraise)
@@ -271,9 +255,7 @@ class Client:
             queue=queue,
             items=items,
             wait=parse_duration(wait),
-            reservation_timeout=0
-            if reservation_timeout is None
-            else parse_duration(reservation_timeout),
+            reservation_timeout=0 if reservation_timeout is None else parse_duration(reservation_timeout),
             held=held,
         )
         collector = Collector(self._protocol)
@@ -298,7 +280,7 @@ class Client:
     async def watch(
         self, queue: str, *, interval: DurationLike = 1
     ) -> AsyncIterator[AsyncIterator[StatsReport]]:
-        """``async with q.watch("mail") as reports: async for report in reports``: counters, every interval."""
+        """``async with q.watch("mail") as reports: async for report in reports``: every interval."""
         reports = _Reports()
         answer = Answer[Watching]()
         message = Watch(id=0, queue=queue, interval=parse_duration(interval))
@@ -385,9 +367,7 @@ _COLUMNS: Final = (
 def _check_payloads(payloads: Sequence[bytes]) -> int:
     """Their bytes. What the server would refuse is refused here, before others share its message."""
     if not payloads:
-        raise Rejected(
-            Code.BATCH_EMPTY, "a produce needs at least one item", "payloads"
-        )
+        raise Rejected(Code.BATCH_EMPTY, "a produce needs at least one item", "payloads")
     if len(payloads) > limits.BATCH_ITEMS_MAX:
         raise Rejected(
             Code.BATCH_TOO_LARGE,
@@ -439,27 +419,26 @@ async def connect(
     """
     env = env or real_env()
     where = parse_address(address)
-    rng = env.rng.child("client")
+    # From the stream itself, not a child: two clients of one Env must never share a name.
+    producer = env.rng.token_bytes(12).hex()
+    rng = env.rng.child(f"client.{producer}")
     protocol = Protocol(
         client=client or "querator.client",
-        producer=rng.token_bytes(12).hex(),
+        producer=producer,
         auth=token,
         draw=rng.randbelow(limits.PARTITIONS_PER_QUEUE_MAX),
     )
     codec = _CODECS[subprotocol]
     connector = Connector(
         env=env,
+        rng=rng,
         protocol=protocol,
         address=where,
         codec=codec,
         tls=tls or (client_tls() if where.secure else None),
         patience=Patience(
-            connect_timeout=None
-            if connect_timeout is None
-            else parse_duration(connect_timeout),
-            reconnect_timeout=None
-            if reconnect_timeout is None
-            else parse_duration(reconnect_timeout),
+            connect_timeout=None if connect_timeout is None else parse_duration(connect_timeout),
+            reconnect_timeout=None if reconnect_timeout is None else parse_duration(reconnect_timeout),
         ),
         notify=notify or _ignore,
     )

@@ -57,6 +57,7 @@ class Connector:
         self,
         *,
         env: Env,
+        rng: Rng,
         protocol: Protocol,
         address: Address,
         codec: Codec,
@@ -71,7 +72,7 @@ class Connector:
         self._tls = tls
         self._patience = patience
         self._notify = notify
-        self._rng: Rng = env.rng.child("client")
+        self._rng = rng
         self._bell = Bell()
         self._is_connected = False
         """This connection had its welcome."""
@@ -138,21 +139,15 @@ class Connector:
                 failures = 0
                 down_since = clock.monotonic()
                 self._was_lost = True
-                self._notify(
-                    f"lost the connection to {self._address.authority} ({lost}); reconnecting"
-                )
+                self._notify(f"lost the connection to {self._address.authority} ({lost}); reconnecting")
             elif not failures and self._protocol.welcome is None:
                 self._was_lost = True
-                self._notify(
-                    f"no connection to {self._address.authority} ({lost}); trying again"
-                )
+                self._notify(f"no connection to {self._address.authority} ({lost}); trying again")
             failures += 1
             self._check_patience(lost, clock.monotonic() - down_since)
             if not self._protocol.is_closed:
                 await clock.sleep(self._delay(failures))
-        self._protocol.close(
-            ClientClosed("the client was closed before the answer came")
-        )
+        self._protocol.close(ClientClosed("the client was closed before the answer came"))
         self._signal_change()
 
     # -- one connection --------------------------------------------------------------------------
@@ -160,13 +155,9 @@ class Connector:
     async def _connect_once(self) -> LinkLost:
         """From connecting to the end of the connection; returns why it ended."""
         self._lost = LinkLost("no welcome in time")
-        with trio.move_on_after(
-            seconds(limits.CLIENT_CONNECT_TIMEOUT)
-        ) as self._attempt:
+        with trio.move_on_after(seconds(limits.CLIENT_CONNECT_TIMEOUT)) as self._attempt:
             try:
-                async with open_link(
-                    self._env, self._address, self._codec, self._tls
-                ) as link:
+                async with open_link(self._env, self._address, self._codec, self._tls) as link:
                     await self._converse(link)
             except LinkLost as error:
                 self._end(error)
@@ -187,9 +178,7 @@ class Connector:
         except LinkLost as error:
             self._end(error)
         except ProtocolError as error:
-            self._protocol.close(
-                Rejected(Code.INVALID, f"the server's frame cannot be read: {error}")
-            )
+            self._protocol.close(Rejected(Code.INVALID, f"the server's frame cannot be read: {error}"))
             self._lost = LinkLost("it does not speak our protocol")
         nursery.cancel_scope.cancel()
 
@@ -240,8 +229,7 @@ class Connector:
         while True:
             welcome = self._protocol.welcome
             await self._env.clock.sleep(
-                Duration(welcome.ping_interval if welcome else 0)
-                or limits.PING_INTERVAL
+                Duration(welcome.ping_interval if welcome else 0) or limits.PING_INTERVAL
             )
             if self._was_heard:
                 self._was_heard = False
@@ -256,9 +244,7 @@ class Connector:
     async def _unpark_later(self) -> None:
         exponent = min(self._protocol.refusals, 16)
         await self._env.clock.sleep(
-            self._jittered(
-                min(limits.REFUSED_DELAY_MIN << exponent, limits.REFUSED_DELAY_MAX)
-            )
+            self._jittered(min(limits.REFUSED_DELAY_MIN << exponent, limits.REFUSED_DELAY_MAX))
         )
         self._is_unparking = False
         self._protocol.unpark()
@@ -284,11 +270,7 @@ class Connector:
     def _check_patience(self, lost: LinkLost, down: int) -> None:
         """Close the protocol when there has been no connection for too long."""
         was_open = self._protocol.welcome is not None
-        patience = (
-            self._patience.reconnect_timeout
-            if was_open
-            else self._patience.connect_timeout
-        )
+        patience = self._patience.reconnect_timeout if was_open else self._patience.connect_timeout
         if patience is None or down < patience:
             return
         where = self._address.authority
@@ -300,9 +282,7 @@ class Connector:
 
     def _delay(self, failures: int) -> Duration:
         exponent = min(failures - 1, 16)
-        return self._jittered(
-            min(limits.RECONNECT_DELAY_MIN << exponent, limits.RECONNECT_DELAY_MAX)
-        )
+        return self._jittered(min(limits.RECONNECT_DELAY_MIN << exponent, limits.RECONNECT_DELAY_MAX))
 
     def _jittered(self, delay: int) -> Duration:
         """Between half of it and all of it, so that clients do not come back in step."""

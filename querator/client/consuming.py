@@ -238,17 +238,13 @@ def joined(deliveries: list[Delivery]) -> Delivery:
     items: list[int] = []
     for message, count in zip(messages, counts, strict=True):
         items.extend(
-            message.items
-            if isinstance(message.items, list)
-            else range(message.items, message.items + count)
+            message.items if isinstance(message.items, list) else range(message.items, message.items + count)
         )
     whole = msgspec.structs.replace(
         whole,
         items=items,
         **{
-            name: columns.joined(
-                [(n, getattr(m, name)) for n, m in zip(counts, messages, strict=True)]
-            )
+            name: columns.joined([(n, getattr(m, name)) for n, m in zip(counts, messages, strict=True)])
             for name in ("attempts", "encoding", "kind", "reference", "headers", "key")
         },
     )

@@ -127,9 +127,7 @@ def format_duration(duration: Duration | int) -> str:
     ):
         if duration >= big:
             rest = duration % big // small
-            return f"{duration // big}{big_name}" + (
-                f"{rest}{small_name}" if rest else ""
-            )
+            return f"{duration // big}{big_name}" + (f"{rest}{small_name}" if rest else "")
     return f"{duration}us"
 
 

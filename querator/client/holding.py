@@ -117,9 +117,7 @@ class Settlement:
 
     is_patient = True
 
-    def __init__(
-        self, holdings: "Holdings", reservation: Reservation, draft: "Draft"
-    ) -> None:
+    def __init__(self, holdings: "Holdings", reservation: Reservation, draft: "Draft") -> None:
         self._holdings = holdings
         self.reservation = reservation
         self.draft = draft
@@ -160,9 +158,7 @@ class Settlement:
     def make_message(self, number: int) -> None:
         reservation = self.reservation
         whole = reservation.is_whole and self.ranges == [(0, reservation.count)]
-        self.message = self.draft(
-            number, reservation.token, None if whole else self.ranges
-        )
+        self.message = self.draft(number, reservation.token, None if whole else self.ranges)
 
     def answered(self, message: ServerMessage) -> None:
         self._holdings.settled(self.reservation)
@@ -185,9 +181,7 @@ class Settlement:
                 answer.fail(_refusal(code))
         waited = [(first, first + count) for first, count, _ in self.waiters]
         unheard = [
-            (index, code)
-            for index, code in refused
-            if not any(first <= index < end for first, end in waited)
+            (index, code) for index, code in refused if not any(first <= index < end for first, end in waited)
         ]
         if unheard:
             self.reservation.sink.refused(self.reservation, unheard)
@@ -212,18 +206,14 @@ class Settlement:
         waited = sum(count for _, count, _ in self.waiters)
         self._fail(error)
         if waited < sum(count for _, count in self.ranges):
-            self.reservation.sink.refused(
-                self.reservation, [(first, code) for first, _ in self.ranges]
-            )
+            self.reservation.sink.refused(self.reservation, [(first, code) for first, _ in self.ranges])
 
     def _fail(self, error: ClientError) -> None:
         for _, _, answer in self.waiters:
             answer.fail(error)
 
 
-Draft: TypeAlias = Callable[
-    [int, str, "list[tuple[int, int]] | None"], "Complete | Retry | Release | Dead"
-]
+Draft: TypeAlias = Callable[[int, str, "list[tuple[int, int]] | None"], "Complete | Retry | Release | Dead"]
 """Makes the message of a settlement: (id, token, ranges)."""
 
 
@@ -296,9 +286,7 @@ def release(number: int, token: str, ranges: list[tuple[int, int]] | None) -> Re
     return Release(id=number, token=token, ranges=ranges)
 
 
-def _release_all(
-    number: int, token: str, ranges: list[tuple[int, int]] | None
-) -> Release:
+def _release_all(number: int, token: str, ranges: list[tuple[int, int]] | None) -> Release:
     return Release(id=number, token=token)
 
 
@@ -358,15 +346,11 @@ class Holdings:
             return
         draft = self._completions.get(reservation.token)
         if draft is None:
-            draft = self._completions[reservation.token] = Settlement(
-                self, reservation, complete
-            )
+            draft = self._completions[reservation.token] = Settlement(self, reservation, complete)
             reservation.in_flight += 1
         elif len(draft.ranges) >= limits.BATCH_ITEMS_MAX:
             self._ready.append(draft)
-            draft = self._completions[reservation.token] = Settlement(
-                self, reservation, complete
-            )
+            draft = self._completions[reservation.token] = Settlement(self, reservation, complete)
             reservation.in_flight += 1
         draft.add(first, count, answer)
         reservation.open -= count
@@ -423,14 +407,11 @@ class Holdings:
         if reservation.lost:
             return
         reservation.lost = why or "unknown"
-        drafts = [draft for draft in self._ready if draft.reservation is reservation]
+        drafts = [draft for draft in self.drafts if draft.reservation is reservation]
         if drafts:
-            self._ready = [
-                draft for draft in self._ready if draft.reservation is not reservation
-            ]
-        completion = self._completions.pop(reservation.token, None)
-        if completion is not None:
-            drafts.append(completion)
+            self._ready = [draft for draft in self._ready if draft.reservation is not reservation]
+            self._rest = [draft for draft in self._rest if draft.reservation is not reservation]
+            self._completions.pop(reservation.token, None)
         reservation.open = 0
         reservation.is_whole = True
         reservation.sink.lost(reservation)

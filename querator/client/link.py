@@ -92,9 +92,7 @@ class _Overseer:
 
 
 @asynccontextmanager
-async def open_link(
-    env: Env, address: Address, codec: Codec, tls: SSLContext | None
-) -> AsyncIterator[Link]:
+async def open_link(env: Env, address: Address, codec: Codec, tls: SSLContext | None) -> AsyncIterator[Link]:
     """Connect and shake hands.
 
     Raises:
@@ -138,9 +136,7 @@ async def _shake_hands(
     rejection = overseer.rejection
     if rejection is None:
         return LinkLost("the connection broke during the handshake")
-    return LinkLost(
-        f"refused with HTTP status {rejection.status_code}", rejection.status_code
-    )
+    return LinkLost(f"refused with HTTP status {rejection.status_code}", rejection.status_code)
 
 
 def _lost(error: trio_websocket.ConnectionClosed) -> LinkLost:
@@ -152,12 +148,6 @@ def _lost(error: trio_websocket.ConnectionClosed) -> LinkLost:
 
 def _reason(error: OSError) -> str:
     """One line; trio reports a failed connect as "all attempts ... failed", with the causes inside."""
-    causes = (
-        error.__cause__.exceptions
-        if isinstance(error.__cause__, ExceptionGroup)
-        else (error,)
-    )
-    texts = dict.fromkeys(
-        cause.strerror or str(cause) for cause in causes if isinstance(cause, OSError)
-    )
+    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
+    texts = dict.fromkeys(cause.strerror or str(cause) for cause in causes if isinstance(cause, OSError))
     return "; ".join(texts) or str(error)

@@ -92,9 +92,7 @@ class Batch:
     is_patient = True
     is_stale = False
 
-    def __init__(
-        self, stream: "Stream", route: str | None, shape: tuple[str, ...]
-    ) -> None:
+    def __init__(self, stream: "Stream", route: str | None, shape: tuple[str, ...]) -> None:
         self.stream = stream
         self.route = route
         self.shape = shape
@@ -138,11 +136,7 @@ class Batch:
         if not isinstance(message, Produced):
             self.abandoned(unexpected(message))
             return
-        if (
-            len(self.calls) == 1
-            and message.numbers is None
-            and message.duplicates is None
-        ):
+        if len(self.calls) == 1 and message.numbers is None and message.duplicates is None:
             count, answer = self.calls[0]
             answer.resolve(Receipt(message.partition, message.first, count))
             return
@@ -312,9 +306,7 @@ class Stream:
         if not columns or len(self.partitions or ()) <= 1:
             return None
         key = columns.get("key")
-        route: str | None | list[str | None] = (
-            key if key is not None else columns.get("dedupe_key")
-        )
+        route: str | None | list[str | None] = key if key is not None else columns.get("dedupe_key")
         if isinstance(route, list) and all(one == route[0] for one in route):
             return route[0]
         return route
@@ -329,8 +321,8 @@ class Stream:
         answer.fail(
             Rejected(
                 Code.MIXED_PARTITIONS,
-                f"the {len(payloads)} items of one call have {len(dict.fromkeys(route))} different keys, which "
-                f"may belong to different partitions of {self.queue!r}: make one call for each key",
+                f"the {len(payloads)} items of one call have {len(dict.fromkeys(route))} different keys, "
+                f"which may belong to different partitions of {self.queue!r}: make one call for each key",
                 "key" if columns.get("key") is not None else "dedupe_key",
             )
         )
@@ -358,15 +350,7 @@ def _merge(chunks: list[tuple[int, Any]]) -> Any:
 
 
 def _receipt(message: Produced, start: int, count: int) -> Receipt:
-    numbers = (
-        None
-        if message.numbers is None
-        else tuple(message.numbers[start : start + count])
-    )
-    duplicates = tuple(
-        index - start
-        for index in message.duplicates or ()
-        if start <= index < start + count
-    )
+    numbers = None if message.numbers is None else tuple(message.numbers[start : start + count])
+    duplicates = tuple(index - start for index in message.duplicates or () if start <= index < start + count)
     first = message.first + start if numbers is None else numbers[0]
     return Receipt(message.partition, first, count, numbers, duplicates)

@@ -29,6 +29,7 @@ from querator.client.answers import Answer
 from querator.client.asking import (
     PartitionsRequest,
     ReserveRequest,
+    StrayRelease,
     SubscribeRequest,
     Subscription,
     UnsubscribeRequest,
@@ -69,7 +70,6 @@ from querator.protocol.messages import (
     Reserved,
     Result,
     ServerMessage,
-    Settled,
     Stats,
     StatsReport,
     Subscribe,
@@ -103,9 +103,7 @@ class Protocol:
     client's produce sequences. ``draw`` is a number that spreads clients over partitions.
     """
 
-    def __init__(
-        self, *, client: str, producer: str, auth: str = "", draw: int = 0
-    ) -> None:
+    def __init__(self, *, client: str, producer: str, auth: str = "", draw: int = 0) -> None:
         self.state = State.DISCONNECTED
         self.failure: ClientError | None = None
         """Why it is CLOSED."""
@@ -139,6 +137,8 @@ class Protocol:
         self._watchers: dict[int, Watcher] = {}
         self._holdings = Holdings()
         self._strays: dict[str, None] = {}
+        self._stray_releases: dict[str, StrayRelease] = {}
+        """The latest of each token, while it is not answered."""
         self._push_seen = 0
         self._push_confirmed = 0
         self._receivers: dict[type[ServerMessage], Callable[..., None]] = {
@@ -171,10 +171,7 @@ class Protocol:
             bool(self._urgent or self._queued)
             or self._push_seen != self._push_confirmed
             or self._holdings.has_drafts
-            or any(
-                stream.has_work or stream.needs_partitions
-                for stream in self._active.values()
-            )
+            or any(stream.has_work or stream.needs_partitions for stream in self._active.values())
         )
 
     @property
@@ -207,9 +204,7 @@ class Protocol:
     def unanswered_settlements(self) -> list[Settlement]:
         """Drafted, sent or waiting to be sent again."""
         requests = [*self._requests.values(), *self._parked, *self._queued]
-        return [
-            one for one in requests if isinstance(one, Settlement)
-        ] + self._holdings.drafts
+        return [one for one in requests if isinstance(one, Settlement)] + self._holdings.drafts
 
     def opened(self) -> None:
         """A new connection stands; ``hello`` is what goes out first."""
@@ -243,9 +238,7 @@ class Protocol:
             if request.is_repeatable:
                 again.append(request)
             else:
-                request.abandoned(
-                    OutcomeUnknown("the connection broke before the answer came")
-                )
+                request.abandoned(OutcomeUnknown("the connection broke before the answer came"))
         self._queued.extendleft(reversed(again))
 
     def forget_session(self) -> None:
@@ -354,18 +347,14 @@ class Protocol:
         stream.add(payloads, sum(map(len, payloads)), columns, answer)
         self.on_work()
 
-    def subscribe(
-        self, message: Subscribe, sink: Sink, answer: Answer[Subscribed]
-    ) -> int:
+    def subscribe(self, message: Subscribe, sink: Sink, answer: Answer[Subscribed]) -> int:
         """Have reservations pushed to ``sink``; returns the subscription's id (the message's is set)."""
         message.id = self._give_id()
         if not self._refuse(answer):
             subscription = Subscription(message, sink, answer)
             self._subscriptions[message.id] = subscription
             if self.state is State.OPEN:
-                self._send_urgently(
-                    SubscribeRequest(self._forget_subscription, subscription)
-                )
+                self._send_urgently(SubscribeRequest(self._forget_subscription, subscription))
             self.on_work()
         return message.id
 
@@ -379,9 +368,7 @@ class Protocol:
             return
         subscription.is_closing = True
         self._queued.append(
-            UnsubscribeRequest(
-                self._forget_subscription, Unsubscribe(self._give_id(), number), answer
-            )
+            UnsubscribeRequest(self._forget_subscription, Unsubscribe(self._give_id(), number), answer)
         )
         self.on_work()
 
@@ -425,9 +412,7 @@ class Protocol:
         self._holdings.release_rest(sink)
         self.on_work()
 
-    def extend(
-        self, reservation: Reservation, timeout: Duration, answer: Answer[int]
-    ) -> None:
+    def extend(self, reservation: Reservation, timeout: Duration, answer: Answer[int]) -> None:
         """Move the deadline to ``timeout`` from now (0: the queue's); resolved with the new one."""
         if self._refuse(answer):
             return
@@ -488,9 +473,7 @@ class Protocol:
         while self._queued and room > 0 and len(frame) < FRAME_MESSAGES_MAX:
             request = self._queued.popleft()
             if request.is_stale:
-                request.abandoned(
-                    OutcomeUnknown("the connection broke before the answer came")
-                )
+                request.abandoned(OutcomeUnknown("the connection broke before the answer came"))
                 continue
             self._requests[request.message.id] = request  # type: ignore[union-attr] # requests have one
             frame.append(request.message)
@@ -498,9 +481,7 @@ class Protocol:
         return room
 
     def _take_settlements(self, frame: list[ClientMessage], room: int) -> int:
-        for settlement in self._holdings.take(
-            FRAME_MESSAGES_MAX - len(frame), self._give_id
-        ):
+        for settlement in self._holdings.take(FRAME_MESSAGES_MAX - len(frame), self._give_id):
             self._requests[settlement.message.id] = settlement
             frame.append(settlement.message)
             room -= settlement.weight
@@ -513,9 +494,7 @@ class Protocol:
                 continue
             if stream.needs_partitions:
                 stream.is_asked = True
-                request = PartitionsRequest(
-                    stream, Stats(id=self._give_id(), queue=stream.queue)
-                )
+                request = PartitionsRequest(stream, Stats(id=self._give_id(), queue=stream.queue))
                 self._requests[request.message.id] = request
                 frame.append(request.message)
             while room > 0 and len(frame) < FRAME_MESSAGES_MAX:
@@ -537,9 +516,7 @@ class Protocol:
         if self._refuse(answer):
             return
         message.id = self._give_id()
-        self._queued.append(
-            PlainRequest(message, wanted, answer, is_repeatable=is_repeatable)
-        )
+        self._queued.append(PlainRequest(message, wanted, answer, is_repeatable=is_repeatable))
         self.on_work()
 
     def _send_urgently(self, request: Request) -> None:
@@ -569,12 +546,12 @@ class Protocol:
         self._resume = message.resume
         self.refusals = 0
         held = {held.token: held.deadline for held in message.held}
+        for token, stray in self._stray_releases.items():
+            stray.is_stale = token not in held
         self._strays = dict.fromkeys(self._holdings.reconcile(held))
         for subscription in list(self._subscriptions.values()):
             if not subscription.is_closing:
-                self._send_urgently(
-                    SubscribeRequest(self._forget_subscription, subscription)
-                )
+                self._send_urgently(SubscribeRequest(self._forget_subscription, subscription))
         for watcher in self._watchers.values():
             self._send_urgently(WatchRequest(self._forget_watcher, watcher))
         self.on_welcome()
@@ -603,14 +580,8 @@ class Protocol:
             return
         delivery = self._holdings.receive(message, sink)
         if delivery is not None and not sink.pushed(delivery):
-            self._holdings.settle(
-                delivery.reservation, delivery.first, delivery.count, release, None
-            )
-        if (
-            message.last
-            and isinstance(request, ReserveRequest)
-            and message.id is not None
-        ):
+            self._holdings.settle(delivery.reservation, delivery.first, delivery.count, release, None)
+        if message.last and isinstance(request, ReserveRequest) and message.id is not None:
             del self._requests[message.id]
             request.answer.resolve(None)
         if message.push:
@@ -618,6 +589,9 @@ class Protocol:
 
     def _receive_lost(self, message: Lost) -> None:
         self._strays.pop(message.token, None)
+        stray = self._stray_releases.get(message.token)
+        if stray is not None:
+            stray.is_stale = True
         reservation = self._holdings.find(message.token)
         if reservation is not None:
             self._holdings.lose(reservation, message.why)
@@ -649,8 +623,7 @@ class Protocol:
 
     def _receive_rejected(self, request: Request, message: RejectedMessage) -> None:
         if request.is_patient and (
-            message.code in ASK_AGAIN
-            or (message.code == Code.OUTCOME_UNKNOWN and request.is_repeatable)
+            message.code in ASK_AGAIN or (message.code == Code.OUTCOME_UNKNOWN and request.is_repeatable)
         ):
             self._parked.append(request)
             self.refusals += 1
@@ -670,19 +643,14 @@ class Protocol:
     def _release_message(self, message: Reserved) -> None:
         count = len(message.payloads or message.texts or ())
         whole = message.first == 0 and message.last
-        self._release_unknown(
-            message.token, None if whole else [(message.first, count)]
-        )
+        self._release_unknown(message.token, None if whole else [(message.first, count)])
         self.on_work()
 
-    def _release_unknown(
-        self, token: str, ranges: list[tuple[int, int]] | None
-    ) -> None:
-        """Nobody here works on it: give it back, and don't mind what comes of that."""
-        number = self._give_id()
-        self._send_urgently(
-            PlainRequest(release(number, token, ranges), Settled, Answer())
-        )
+    def _release_unknown(self, token: str, ranges: list[tuple[int, int]] | None) -> None:
+        forget = self._stray_releases.pop
+        request = StrayRelease(release(self._give_id(), token, ranges), lambda token: forget(token, None))
+        self._stray_releases[token] = request
+        self._queued.append(request)
 
     def _forget_subscription(self, number: int) -> None:
         """It has ended: what is still pushed for it is released."""

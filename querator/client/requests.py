@@ -9,9 +9,7 @@ from querator.protocol.messages import ClientMessage, ServerMessage
 
 T = TypeVar("T")
 
-ASK_AGAIN: Final = frozenset(
-    (Code.OVERLOADED, Code.UNAVAILABLE, Code.SHUTTING_DOWN, Code.NOT_OWNER)
-)
+ASK_AGAIN: Final = frozenset((Code.OVERLOADED, Code.UNAVAILABLE, Code.SHUTTING_DOWN, Code.NOT_OWNER))
 """Rejections of the moment: nothing was changed, and asking again a little later may succeed."""
 
 
@@ -86,6 +84,4 @@ class PlainRequest(Generic[T]):
 
 def unexpected(message: ServerMessage) -> ClientError:
     """The error for an answer of the wrong kind."""
-    return ClientError(
-        f"the server gave an answer of another kind: {type(message).__name__}"
-    )
+    return ClientError(f"the server gave an answer of another kind: {type(message).__name__}")
