@@ -14,7 +14,7 @@ HEAD_BYTES_MAX = 65_536
 
 
 async def serve_connection(stream: trio.SocketStream, order: Order) -> None:
-    """Orders in order, until the client hangs up. A bug in one is told to the client and costs nobody else."""
+    """Orders in order, until the client hangs up. A bug in one is told to the client and costs nobody."""
     async with stream:
         buffer = b""
         while True:
@@ -38,7 +38,8 @@ async def serve_connection(stream: trio.SocketStream, order: Order) -> None:
             body, buffer = buffer[:length], buffer[length:]
             status, document = await _carry_out(request_line, body, order)
             answer = json.dumps(document).encode()
-            head_lines = f"HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
+            kind = "Content-Type: application/json"
+            head_lines = f"HTTP/1.1 {status} -\r\n{kind}\r\nContent-Length: {len(answer)}\r\n\r\n"
             try:
                 await stream.send_all(head_lines.encode() + answer)
             except trio.BrokenResourceError:
@@ -65,6 +66,6 @@ async def _carry_out(request_line: str, body: bytes, order: Order) -> tuple[int,
     }
     try:
         return await order(parts.path, fields)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the boundary of one order
         traceback.print_exc()
         return 500, {"error": repr(error)}

@@ -53,7 +53,7 @@ class SqliteStorage(Storage):
         self._folder = folder
 
     def make(self, token: str, env: Env) -> LogStore:
-        from querator.log.sqlite import SqliteLog  # noqa: PLC0415 - not for hosts without it
+        from querator.log.sqlite import SqliteLog
 
         return SqliteLog(env, self._folder / str(self._number(token)))
 
@@ -70,7 +70,7 @@ class PostgresStorage(Storage):
 
 @asynccontextmanager
 async def open_storage(log: str, env: Env) -> AsyncIterator[Storage]:
-    """By the setting: ``memory``, ``sqlite`` or the address of a PostgreSQL database, which gets our schema."""
+    """By the setting: ``memory``, ``sqlite`` or a PostgreSQL database, which gets our schema."""
     if log == "memory":
         yield MemoryStorage()
     elif log == "sqlite":

@@ -64,9 +64,8 @@ def timeout_too_long(timeout: int) -> None:
 
 def timeout_not_too_short(timeout: int) -> None:
     if timeout <= REQUEST_TIMEOUT_MIN:
-        refuse(
-            f"request timeout is invalid; minimum timeout is '10ms' but '{format_duration(timeout)}' was requested"
-        )
+        asked = format_duration(timeout)
+        refuse(f"request timeout is invalid; minimum timeout is '10ms' but '{asked}' was requested")
 
 
 # --- names --------------------------------------------------------------------------------------
@@ -86,10 +85,9 @@ def queue_name(name: str) -> None:
 
 def namespace_name(name: str) -> None:
     """NS, and step 6 of queues.create."""
-    if size(name) > limits.NAMESPACE_NAME_BYTES_MAX:
-        refuse(
-            f"namespace name is invalid; cannot be greater than '{limits.NAMESPACE_NAME_BYTES_MAX}' characters"
-        )
+    bound = limits.NAMESPACE_NAME_BYTES_MAX
+    if size(name) > bound:
+        refuse(f"namespace name is invalid; cannot be greater than '{bound}' characters")
     if is_blank(name):
         refuse("namespace name is invalid; cannot be empty")
     if has_white_space(name):

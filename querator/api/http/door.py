@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import Final, NoReturn, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 
@@ -104,10 +104,7 @@ class Door:
             refuse("queue name is invalid; queue name cannot be empty")
         if "~" in name:
             refuse(f"queue name is invalid; '{name}' cannot contain '~' character")
-        self.no_such_queue(name)
-
-    def no_such_queue(self, name: str) -> NoReturn:
-        refuse(f"queue does not exist; no such queue named '{name}'")
+        raise no_such_queue(name)
 
     def authorize(self, caller: Principal, permission: str, namespace: str = SYSTEM_NAMESPACE) -> None:
         """A."""
@@ -188,7 +185,11 @@ class Door:
         if outcome.code is Code.SHUTTING_DOWN:
             refuse(SERVICE_STOPPING, REQUEST_FAILED)
         decide()
-        refuse(f"{outcome.field or 'request'} is invalid; {outcome.detail}", BAD_REQUEST)
+        raise Refused(BAD_REQUEST, f"{outcome.field or 'request'} is invalid; {outcome.detail}")
+
+
+def no_such_queue(name: str) -> Refused:
+    return Refused(BAD_REQUEST, f"queue does not exist; no such queue named '{name}'")
 
 
 def expect(answer: object, kind: type[_T], queue: Queue, partition: int = 0) -> _T:

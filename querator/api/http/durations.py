@@ -81,7 +81,7 @@ def _split_unit(text: str) -> tuple[str, str]:
 
 
 def quote(text: str) -> str:
-    """In double quotes, as Go's time package does it: bytes outside printable ASCII as ``\\xNN``."""
+    """In double quotes, as Go's time package does it: what is not printable ASCII byte by byte, in hex."""
     parts = ['"']
     for character in text:
         if character in '"\\':

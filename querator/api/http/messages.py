@@ -460,7 +460,7 @@ class XTraceResponse(Message):
 
 
 class XRedriveRequest(Message):
-    """Dead items back to the tail: those named (``<partition>.<number>``), else all, else all of one reason."""
+    """Dead items back to the tail: those named (``<partition>.<number>``), else all or those of a reason."""
 
     queue_name: Annotated[str, _fa(1)] = ""
     ids: Annotated[list[str], _f(2)] = []

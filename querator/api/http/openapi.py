@@ -56,10 +56,11 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     responses = {str(OK): _response("Done", endpoint.reply)}
     for status, text in _STATUS_TEXTS.items():
         responses[str(status)] = _response(f"{CODE_TEXTS[status]}: {text}", Reply)
+    needs = f"Needs the permission `{endpoint.permission}`."
     return {
         "operationId": endpoint.path.removeprefix("/v1/").replace("/", "."),
         "tags": [endpoint.path.removeprefix("/v1/").split(".")[0]],
-        "description": f"Needs the permission `{endpoint.permission}`. The body has at most {size_text(size)}.",
+        "description": f"{needs} The body has at most {size_text(size)}.",
         "requestBody": {"required": True, "content": _content(f"{endpoint.request.__name__}Input")},
         "responses": responses,
     }
@@ -86,22 +87,19 @@ def _schemas() -> dict[str, Any]:
 
 
 def _add(schemas: dict[str, Any], message: type[Message], *, is_input: bool) -> None:
-    """An answer has one form; a request may be written in several ways, so it has a schema of its own."""
+    """An answer has one form; a request may be written in several ways, so it has a schema of its own.
+
+    The camelCase spellings that some fields may have as well are left out: nobody should begin with them.
+    """
     name = message.__name__ + ("Input" if is_input else "")
     if name in schemas:
         return
     properties: dict[str, Any] = {}
     for field in schema_of(message):
-        schema = _field(field, is_input=is_input)
-        properties[field.json_name] = schema
-        if is_input and field.alias:
-            properties[field.alias] = schema
+        properties[field.json_name] = _field(field, is_input=is_input)
         if field.message is not None:
             _add(schemas, field.message, is_input=is_input)
     schemas[name] = {"type": "object", "properties": properties, "additionalProperties": False}
-    twice = [field for field in schema_of(message) if field.alias] if is_input else []
-    if twice:
-        schemas[name]["allOf"] = [{"not": {"required": [field.json_name, field.alias]}} for field in twice]
 
 
 def _field(field: FieldSchema, *, is_input: bool) -> dict[str, Any]:

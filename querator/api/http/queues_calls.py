@@ -5,7 +5,7 @@ from itertools import islice
 import attrs
 
 from querator.api.http import checks
-from querator.api.http.door import Door
+from querator.api.http.door import Door, no_such_queue
 from querator.api.http.durations import (
     InvalidDuration,
     format_duration,
@@ -84,7 +84,7 @@ async def update(door: Door, caller: Principal, request: QueueInfo) -> None:
         door.running()
         queue = door.catalog.queues.get(request.queue_name)
         if queue is None:
-            door.no_such_queue(request.queue_name)
+            raise no_such_queue(request.queue_name)
         door.authorize(caller, "queue.update", queue.namespace)
         _check_dead_queue(door, request)
         merged = _Timeouts(
@@ -194,7 +194,7 @@ async def delete(door: Door, caller: Principal, request: QueuesDeleteRequest) ->
         door.running()
         queue = door.catalog.queues.get(request.queue_name)
         if queue is None:
-            door.no_such_queue(request.queue_name)
+            raise no_such_queue(request.queue_name)
         door.authorize(caller, "queue.delete", queue.namespace)
         return DeleteQueue(queue.name)
 

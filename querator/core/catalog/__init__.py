@@ -3,7 +3,8 @@
 It is the fold of ``Document`` values. Whoever owns partition 0 keeps one ``Catalog`` and, for each
 command, does this::
 
-    outcome = decide(catalog, command, now=now, entropy=env_random_bytes(DECISION_ENTROPY_BYTES), author=user_id)
+    entropy = rng.token_bytes(DECISION_ENTROPY_BYTES)
+    outcome = decide(catalog, command, now=now, entropy=entropy, author=user_id)
     if isinstance(outcome, Rejected):
         answer with it
     else:

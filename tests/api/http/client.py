@@ -14,6 +14,7 @@ from querator.api.http.door import Door, HttpSettings
 from querator.api.http.handler import HttpApi
 from querator.env.virtual import virtual_env
 from querator.log.memory import MemoryLog
+from querator.log.store import LogStore
 
 
 @attrs.define
@@ -91,7 +92,7 @@ class Client:
 @asynccontextmanager
 async def open_client(*, auth: bool = False, settings: HttpSettings | None = None) -> AsyncIterator[Client]:
     env = virtual_env(1)
-    stores = {"memory": MemoryLog(env)}
+    stores: dict[str, LogStore] = {"memory": MemoryLog(env)}
     async with open_node(stores, env, NodeOptions(auth=auth)) as node:
         door = Door(
             broker=node.broker,

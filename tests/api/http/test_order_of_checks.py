@@ -138,7 +138,8 @@ LADDERS = [
             *common_lookup(),
             Step(
                 400,
-                f'request timeout is invalid; time: unknown unit "x" in duration "1x" - {REQUEST_TIMEOUT_FORMAT}',
+                'request timeout is invalid; time: unknown unit "x" in duration "1x" - '
+                f"{REQUEST_TIMEOUT_FORMAT}",
                 {"request_timeout": ""},
             ),
             Step(400, "invalid client id; cannot be empty", {"client_id": "c"}),

@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from querator.api.http.storage_calls import IMPORTED_DEADLINE
 from querator.api.http.stamps import parse_stamp
+from querator.api.http.storage_calls import IMPORTED_DEADLINE
 from querator.core.ids import Duration
 from querator.core.ksuid import decode_ksuid, encode_ksuid
 from tests.api.http.client import Client, open_client

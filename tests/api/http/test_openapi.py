@@ -1,0 +1,46 @@
+"""The OpenAPI document is made from the tables, and is the one in docs/."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from querator.api.http.endpoints import ENDPOINTS
+from querator.api.http.openapi import document, text
+
+DOCUMENT = document()
+
+
+def test_the_document_in_docs_is_current() -> None:
+    """``python -m querator.api.http.openapi > docs/openapi.json`` writes it."""
+    assert (Path(__file__).parents[3] / "docs" / "openapi.json").read_text() == text()
+
+
+def test_every_endpoint_is_in_it() -> None:
+    assert list(DOCUMENT["paths"]) == [endpoint.path for endpoint in ENDPOINTS]
+
+
+def references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        found = [node["$ref"]] if "$ref" in node else []
+        return found + [name for value in node.values() for name in references(value)]
+    if isinstance(node, list):
+        return [name for value in node for name in references(value)]
+    return []
+
+
+def test_everything_it_refers_to_is_there() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    for reference in references(DOCUMENT):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENT["components"]["schemas"]))
+def test_messages_are_closed(name: str) -> None:
+    """Unknown fields are refused, in both directions."""
+    assert DOCUMENT["components"]["schemas"][name]["additionalProperties"] is False
+
+
+def test_it_is_json() -> None:
+    assert json.loads(text()) == DOCUMENT
