@@ -13,7 +13,7 @@ from querator.api.exchange import HttpRequest, HttpResponse
 from querator.api.http.door import Door, HttpSettings
 from querator.api.http.handler import HttpApi
 from querator.env.virtual import virtual_env
-from querator.log.memory import MemoryLog
+from querator.log.memory import Faults, MemoryDisk, MemoryLog
 from querator.log.store import LogStore
 
 
@@ -90,9 +90,16 @@ class Client:
 
 
 @asynccontextmanager
-async def open_client(*, auth: bool = False, settings: HttpSettings | None = None) -> AsyncIterator[Client]:
+async def open_client(
+    *,
+    auth: bool = False,
+    settings: HttpSettings | None = None,
+    disk: MemoryDisk | None = None,
+    faults: Faults | None = None,
+) -> AsyncIterator[Client]:
+    """``disk``: what an earlier client's node left."""
     env = virtual_env(1)
-    stores: dict[str, LogStore] = {"memory": MemoryLog(env)}
+    stores: dict[str, LogStore] = {"memory": MemoryLog(env, disk, faults=faults)}
     async with open_node(stores, env, NodeOptions(auth=auth)) as node:
         door = Door(
             broker=node.broker,
