@@ -18,6 +18,8 @@ REQUEST_TIMEOUT_MAX: Final = 15 * MINUTE
 REQUEST_TIMEOUT_MIN: Final = 10 * MILLISECOND
 TIMEOUT_TEXT_BYTES_MAX: Final = 15
 LIST_LIMIT_DEFAULT: Final = 1_000
+LIST_LIMIT_MAX: Final = 100_000
+"""More entries than this are not made up in one answer, whatever was asked for; the next page has them."""
 
 
 _parse_short: Final = functools.lru_cache(maxsize=256)(parse_duration)
@@ -116,4 +118,4 @@ def not_longer(text: str, bound: int, field: str) -> None:
 
 def list_limit(limit: int) -> int:
     """How many entries a page has: 0 asks for the default, less for none."""
-    return LIST_LIMIT_DEFAULT if limit == 0 else max(limit, 0)
+    return LIST_LIMIT_DEFAULT if limit == 0 else min(max(limit, 0), LIST_LIMIT_MAX)

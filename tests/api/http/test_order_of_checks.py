@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
+from querator.api.http import checks
 from querator.api.http.door import HttpSettings
 from querator.api.http.durations import parse_duration
 from querator.core import limits
@@ -590,3 +591,11 @@ async def test_more_partitions_than_there_may_be_are_refused(autojump_clock: obj
 
 def test_durations_of_the_ladders_are_what_they_seem() -> None:
     assert parse_duration("15m1s") > parse_duration("15m")
+
+
+@pytest.mark.parametrize(
+    ("limit", "entries"),
+    [(0, 1_000), (1, 1), (-1, 0), (checks.LIST_LIMIT_MAX, 100_000), (checks.LIST_LIMIT_MAX + 1, 100_000)],
+)
+def test_pages_have_a_bound(limit: int, entries: int) -> None:
+    assert checks.list_limit(limit) == entries
