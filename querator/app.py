@@ -27,8 +27,10 @@ from querator.log.memory import MemoryLog
 from querator.log.postgres import PostgresLog
 from querator.log.sqlite import SqliteLog
 from querator.log.store import LogStore
+from querator.log.witness import Witness, WitnessedLog
 
 SECRET_BYTES: Final = 32
+WITNESS_FILE: Final = "witness.json"
 _YOUNG: Final = Duration(500 * MILLISECOND)
 _MIDDLE_EVERY: Final = 20
 
@@ -128,15 +130,17 @@ async def open_application(
 def make_stores(log: str, data: Path, env: Env) -> dict[str, LogStore]:
     """The log store that a setting names: "" or ``sqlite`` (in ``data``), ``memory``, or ``postgres://…``.
 
+    What is durable has a witness beside it, in ``data``.
+
     Raises:
         ConfigError: it names none.
     """
     if log in ("", "sqlite"):
-        return {"sqlite": SqliteLog(env, data)}
+        return {"sqlite": WitnessedLog(SqliteLog(env, data), Witness(env, data / WITNESS_FILE))}
     if log == "memory":
         return {"memory": MemoryLog(env)}
     if log.startswith(("postgres://", "postgresql://")):
-        return {"postgres": PostgresLog(env, log)}
+        return {"postgres": WitnessedLog(PostgresLog(env, log), Witness(env, data / WITNESS_FILE))}
     raise ConfigError(f"log: '{redact(log)}' is no log store; use 'sqlite', 'memory' or a postgres:// address")
 
 
@@ -205,6 +209,9 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
     async with trio.open_nursery() as nursery:
         async with open_application(stores, env, options) as application:
             nursery.start_soon(tend_garbage, env)
+            for store in stores.values():
+                if isinstance(store, WitnessedLog):
+                    nursery.start_soon(store.witness.run)
             on_ready(application)
             await stop.wait()
         nursery.cancel_scope.cancel()

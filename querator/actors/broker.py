@@ -202,6 +202,11 @@ class Broker:
     def _absent(self, partition: PartitionId, queue: QueueRuntime | None) -> Rejected:
         if queue is not None and partition not in queue.partitions:
             return Rejected(Code.INVALID, f"partition {partition} is not one of queue '{queue.name}'", "partition")
+        for runtime in self.queues.values():
+            if partition in runtime.partitions:
+                fault = runtime.faults.get(runtime.partitions.index(partition))
+                if fault is not None:
+                    return Rejected(Code.HALTED, f"partition {partition} is halted: {fault}")
         return Rejected(Code.UNAVAILABLE, f"partition {partition} is not available; try again")
 
     def settle(self, requester: Requester, request: int, partition: PartitionId, command: Settle) -> None:

@@ -121,6 +121,9 @@ class Node:
 
     async def probe(self) -> str:
         """"" when the storage answers; else what is wrong."""
+        for queue in self.broker.queues.values():
+            for fault in queue.faults.values():
+                return fault
         for actor in self.broker.actors.values():
             if not actor.is_open:
                 return actor.fault or actor.condition.value

@@ -32,6 +32,8 @@ class QueueRuntime:
     held: list[tuple[int, Callable[[], None]]] | None = None
     """While an operator holds the queue: what came in, as (order, call): produce 0, settle 1, reserve 2."""
     is_closing: bool = False
+    faults: dict[int, str] = attrs.Factory(dict)
+    """By index: why a partition is halted and nobody tries to open it."""
 
     def __attrs_post_init__(self) -> None:
         self.actors = [None] * len(self.partitions)
@@ -89,4 +91,7 @@ class QueueRuntime:
         return actor if actor is not None else self.unavailable()
 
     def unavailable(self) -> Rejected:
+        if self.faults:
+            index, fault = next(iter(self.faults.items()))
+            return Rejected(Code.HALTED, f"partition {self.partitions[index]} is halted: {fault}")
         return Rejected(Code.UNAVAILABLE, f"no partition of queue '{self.name}' is available; try again")

@@ -160,7 +160,7 @@ class Supervisor:
         backoff = _BACKOFF_MIN
         with trio.CancelScope() as scope:
             self._opening[partition] = scope
-            while not runtime.is_closing and runtime.actors[index] is None:
+            while not runtime.is_closing and runtime.actors[index] is None and index not in runtime.faults:
                 await self._env.clock.sleep(Duration(backoff + self._env.rng.randbelow(backoff)))
                 if await self._try_open(runtime.name, runtime, index, is_new=False):
                     break
@@ -187,6 +187,7 @@ class Supervisor:
             return False
         except (CorruptRecord, DataLossSuspected) as error:
             telemetry.emit("partition.halted", partition=partition, error=str(error))
+            runtime.faults[index] = str(error)
             return True
         except LogError as error:
             telemetry.emit("partition.unavailable", partition=partition, error=str(error))
