@@ -16,12 +16,11 @@ from querator.actors.ports import BrokerPort
 from querator.api.access import Access, OpenAccess
 from querator.api.calls import Operation
 from querator.api.counters import Counters
-from querator.api.translation import Origin, held_message, parts_of, reserved_message
+from querator.api.translation import Origin, Pushed, held_message, parts_of, reserved_message
 from querator.core import limits
 from querator.core.catalog import Principal
 from querator.core.commands import Settle, Verb
 from querator.core.ids import NEVER, Duration, Instant, PartitionId, ReservationNumber, SessionId
-from querator.core.replies import Reserved
 from querator.env import Env
 from querator.protocol import messages as wire
 from querator.protocol.closing import CloseCode
@@ -37,15 +36,6 @@ OWN_REQUEST: Final = -1
 """Request id of what the door asks for itself: answers to it are dropped."""
 
 ReservationKey: TypeAlias = tuple[PartitionId, ReservationNumber]
-
-
-@attrs.frozen
-class Pushed:
-    """A reservation on its way to a client that has not confirmed it."""
-
-    push: int
-    reply: Reserved
-    origin: Origin
 
 
 @attrs.define(eq=False)
@@ -196,7 +186,9 @@ class SessionRegistry:
         state.push_last = max(state.push_last, confirmed)
         held = {(entry.partition, entry.reservation): entry for entry in self.broker.session_resumed(session)}
         answers: list[wire.ServerMessage] = [
-            self._welcome(state, principal, [held_message(entry) for entry in held.values()])
+            self._welcome(
+                state, principal, [held_message(entry, state.pushes.get(key)) for key, entry in held.items()]
+            )
         ]
         earlier = list(state.pushes.items())
         state.pushes.clear()

@@ -21,9 +21,10 @@ import msgspec
 from querator.actors.ports import Delivery, QueueStats, ReservationLost
 from querator.api import access, frames, validation
 from querator.api.outbox import Outbox
-from querator.api.registry import OWN_REQUEST, Pushed, ReservationKey, SessionRegistry, SessionState
+from querator.api.registry import OWN_REQUEST, ReservationKey, SessionRegistry, SessionState
 from querator.api.translation import (
     Origin,
+    Pushed,
     produced_message,
     reserved_message,
     settled_message,

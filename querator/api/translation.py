@@ -32,6 +32,15 @@ class Origin:
     request: int | None
 
 
+@attrs.frozen
+class Pushed:
+    """A reservation on its way to a client that has not confirmed it."""
+
+    push: int
+    reply: replies.Reserved
+    origin: Origin
+
+
 def reserved_message(reply: replies.Reserved, origin: Origin, push: int) -> wire.Reserved:
     """The reservation as one message."""
     runs = reply.runs
@@ -152,13 +161,14 @@ def settled_message(request: int, reply: replies.Settled) -> wire.Settled:
     return wire.Settled(request, reply.done, refused, reply.repeated)
 
 
-def held_message(held: HeldReservation) -> wire.Held:
+def held_message(held: HeldReservation, pushed: Pushed | None) -> wire.Held:
     return wire.Held(
         token=encode_token(held.partition, held.nonce, held.reservation),
         queue=held.queue,
         partition=held.partition,
         remaining=list(held.remaining),
         deadline=held.deadline,
+        subscription=None if pushed is None else pushed.origin.subscription,
     )
 
 

@@ -574,6 +574,7 @@ def test_a_resumed_session_keeps_its_reservations_and_gets_unconfirmed_pushes_ag
     resumed = house.session(resume=peer.welcome.resume)
     assert (resumed.welcome.session, resumed.welcome.generation) == (peer.welcome.session, 2)
     assert held_by(resumed.welcome) == {m.token: [(0, 2)] for m in (first, second, third)}
+    assert [held.subscription for held in resumed.welcome.held] == [None, 1, 1]
     again = [m for m in resumed.pushed_again if isinstance(m, wire.Reserved)]
     assert [(m.token, m.again, m.payloads, m.push, m.subscription) for m in again] == [
         (second.token, True, [b"c", b"d"], 4, 1),
