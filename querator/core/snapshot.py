@@ -208,8 +208,8 @@ class _Head:
     reservations: _Reservations
     schedule: bytes
     """The heap's entries (due at, place, item, count), flat, in the heap's order."""
-    lanes: list[tuple[str, int, int, list[tuple[int, int]], list[int]]]
-    """(key, head, held, front, waiting)."""
+    lanes: list[tuple[str, int, int, dict[int, int] | None, list[tuple[int, int]], list[int]]]
+    """(key, head, held, ranks, front, waiting)."""
     attempts: tuple[bytes, bytes]
     moved: tuple[bytes, bytes]
     dead_items: bytes
@@ -265,7 +265,7 @@ def encode_head(state: PartitionState) -> bytes:
             _pack_reservations(list(state.reservations.values())),
             _pack(chain.from_iterable(state.schedule)),
             [
-                (key, lane.head, lane.held, lane.front, list(lane.waiting))
+                (key, lane.head, lane.held, lane.ranks, lane.front, list(lane.waiting))
                 for key, lane in state.lanes.items()
             ],
             (_pack(state.attempts.keys()), _pack(state.attempts.values())),
@@ -336,8 +336,8 @@ def load(partition: PartitionId, head: bytes, segments: Iterable[bytes]) -> Part
         state.line.append(place, item, count)
     numbers = _unpack(stored.schedule)
     state.schedule = list(zip(numbers[0::4], numbers[1::4], numbers[2::4], numbers[3::4], strict=True))
-    for key, lane_head, held, front, waiting in stored.lanes:
-        state.lanes[key] = Lane(lane_head, held, front, deque(waiting))
+    for key, lane_head, held, ranks, front, waiting in stored.lanes:
+        state.lanes[key] = Lane(lane_head, held, ranks, front, deque(waiting))
     state.attempts = dict(zip(*map(_unpack, stored.attempts), strict=True))
     state.moved = dict(zip(*map(_unpack, stored.moved), strict=True))
     state.dead = dict(zip(_unpack(stored.dead_items), stored.dead, strict=True))
@@ -447,9 +447,7 @@ def _canonical_head(state: PartitionState) -> Iterable[object]:
         for _, r in sorted(state.reservations.items())
     ]
     yield _canonical_schedule(state)
-    yield sorted(
-        (key, lane.head, lane.held, lane.front, list(lane.waiting)) for key, lane in state.lanes.items()
-    )
+    yield sorted(_canonical_lane(key, lane) for key, lane in state.lanes.items())
     yield sorted(state.attempts.items())
     yield sorted(state.moved.items())
     yield list(state.dead.items())
@@ -465,6 +463,12 @@ def _canonical_head(state: PartitionState) -> Iterable[object]:
     yield sorted(state.dedupe.items())
     yield sorted(state.sources.items())
     yield _canonical_settled(state.settled)
+
+
+def _canonical_lane(key: str, lane: Lane) -> list[object]:
+    # Ranks mean something while one of the items that have them is held.
+    ranks = sorted((lane.ranks or {}).items()) if lane.held else []
+    return [key, lane.head, lane.held, ranks, lane.front, list(lane.waiting)]
 
 
 def _canonical_settled(settled: SettledMemory) -> object:
