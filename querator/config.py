@@ -116,7 +116,7 @@ def _choice(kind: type[enum.StrEnum]) -> Callable[[str], enum.StrEnum]:
     return parse
 
 
-def _setting(default: Any, help_text: str, parse: Callable[[str], object]) -> Any:  # noqa: ANN401 - any setting
+def _setting(default: Any, help_text: str, parse: Callable[[str], object]) -> Any:
     return ts.option(default=default, metadata={HELP: help_text, PARSE: parse})
 
 
@@ -150,7 +150,7 @@ class Config:
 
     @property
     def host(self) -> str:
-        """ "" for all addresses of this machine."""
+        """The host of the address; "" for all of this machine's."""
         return parse_address(self.address)[0]
 
     @property

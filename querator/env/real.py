@@ -5,7 +5,6 @@ import fcntl
 import os
 import queue
 import secrets
-import shutil
 import ssl
 import tempfile
 import threading
@@ -247,11 +246,6 @@ class SystemFiles:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()}\n".encode())
         return _Lock(descriptor)
-
-
-def free_bytes(path: Path) -> int:
-    """Room left on the file system of ``path`` for this user."""
-    return shutil.disk_usage(path).free
 
 
 def _make_directory(path: Path) -> None:

@@ -118,10 +118,13 @@ class _Pipe:
 class MemoryStream(trio.abc.HalfCloseableStream):
     """One end of a link of a MemoryNetwork."""
 
-    def __init__(self, outgoing: _Pipe, incoming: _Pipe, peer: str) -> None:
+    def __init__(
+        self, outgoing: _Pipe, incoming: _Pipe, peer: str, on_close: "Callable[[MemoryStream], None]"
+    ) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
         self.peer = peer
+        self._on_close = on_close
         self._sending = _Busy("another task is sending on this stream")
         self._receiving = _Busy("another task is receiving on this stream")
 
@@ -154,6 +157,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         self._incoming.receiver_closed = True
         self._outgoing.wake()
         self._incoming.wake()
+        self._on_close(self)
         await trio.lowlevel.checkpoint()
 
     def cut(self) -> None:
@@ -213,7 +217,7 @@ class MemoryNetwork:
     def __init__(self, latency: Duration = Duration(0)) -> None:
         self.latency = latency
         self._listeners: dict[tuple[str, int], MemoryListener] = {}
-        self._streams: list[tuple[str, str, MemoryStream]] = []
+        self._streams: dict[MemoryStream, list[str]] = {}
         self._port_next = EPHEMERAL_PORT_FIRST
 
     def net(self, host: str) -> "MemoryNet":
@@ -233,9 +237,9 @@ class MemoryNetwork:
         if listener is None:
             raise ConnectionRefusedError(f"nobody listens on {target}:{port}")
         there, back = _Pipe(seconds(self.latency)), _Pipe(seconds(self.latency))
-        near = MemoryStream(there, back, peer=target)
-        listener.offer(MemoryStream(back, there, peer=source))
-        self._streams.append((source, target, near))
+        near = MemoryStream(there, back, target, self._forget_stream)
+        listener.offer(MemoryStream(back, there, source, self._forget_stream))
+        self._streams[near] = sorted((source, target))
         return near
 
     def forget(self, listener: MemoryListener) -> None:
@@ -245,11 +249,14 @@ class MemoryNetwork:
     def cut(self, host: str, other: str) -> int:
         """A fault: break every connection between two hosts; how many there were."""
         hosts = sorted((host, other))
-        broken = [entry for entry in self._streams if sorted(entry[:2]) == hosts]
-        self._streams = [entry for entry in self._streams if sorted(entry[:2]) != hosts]
-        for _, _, stream in broken:
+        broken = [stream for stream, ends in self._streams.items() if ends == hosts]
+        for stream in broken:
+            del self._streams[stream]
             stream.cut()
         return len(broken)
+
+    def _forget_stream(self, stream: MemoryStream) -> None:
+        self._streams.pop(stream, None)
 
 
 LOCAL_NAMES: Final = ("", "localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - names, nothing is bound

@@ -23,7 +23,6 @@ from querator.env.real import (
     TcpNet,
     ThreadWorker,
     client_tls,
-    free_bytes,
     real_env,
     server_tls,
 )
@@ -223,10 +222,6 @@ def test_a_lock_excludes_another_process_and_names_its_holder(tmp_path: Path) ->
     lock.release()
     lock.release()
     SystemFiles().lock(path).release()
-
-
-def test_room_on_the_disk(tmp_path: Path) -> None:
-    assert free_bytes(tmp_path) > 0
 
 
 async def test_a_worker_runs_calls_in_order_on_one_thread() -> None:
