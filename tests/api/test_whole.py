@@ -1,0 +1,197 @@
+"""The stream over the real engine, on a log in memory and in virtual time."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+from trio.testing import MockClock
+
+from querator.app import AppOptions, Application, open_application
+from querator.core import limits
+from querator.env import Env, seconds
+from querator.env.virtual import MemoryNetwork, virtual_env
+from querator.log.memory import MemoryDisk, MemoryLog
+from querator.protocol import messages as wire
+from querator.protocol.codec import JSON, MSGPACK, Codec
+from tests.api.pure import SECRET
+from tests.api.serving import Client, wrap
+
+PORT = 2319
+
+
+@asynccontextmanager
+async def node(disk: MemoryDisk) -> AsyncIterator[tuple[Application, Env]]:
+    env = virtual_env(1, network=MemoryNetwork())
+    options = AppOptions(host="node", port=PORT, secret=SECRET)
+    async with open_application({"memory": MemoryLog(env, disk)}, env, options) as application:
+        yield application, env
+
+
+@asynccontextmanager
+async def client(env: Env, codec: Codec = JSON, resume: str = "") -> AsyncIterator[Client]:
+    stream = await env.net.connect("node", PORT)
+    async with trio.open_nursery() as nursery:
+        socket = await wrap(nursery, stream, codec.subprotocol)
+        await socket._open_handshake.wait()
+        made = Client(socket, codec, stream)
+        await made.send(wire.Hello(client="test", resume=resume))
+        first = (await made.receive())[0]
+        assert isinstance(first, wire.Welcome)
+        made.welcome = first
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+async def one(client: Client, *messages: wire.ClientMessage) -> wire.ServerMessage:
+    """The answer to a request; it comes alone."""
+    await client.send(*messages)
+    (answer,) = await client.receive()
+    return answer
+
+
+async def create(client: Client, **settings: object) -> None:
+    params = client.codec.encode_value({"name": "mail", **settings})
+    answer = await one(client, wire.Call(id=0, method="queues.create", params=params))
+    assert isinstance(answer, wire.Result)
+
+
+async def reserve(client: Client, number: int = 1, **fields: object) -> wire.Reserved:
+    answer = await one(client, wire.Reserve(id=number, queue="mail", **fields))  # type: ignore[arg-type]
+    assert isinstance(answer, wire.Reserved)
+    return answer
+
+
+async def test_an_item_travels_through_the_engine(autojump_clock: MockClock) -> None:
+    async with node(MemoryDisk()) as (_, env), client(env, MSGPACK) as peer:
+        await create(peer)
+        assert await one(peer, wire.Subscribe(id=1, queue="mail")) == wire.Subscribed(id=1)
+        await peer.send(
+            wire.Produce(id=2, queue="mail", payloads=[b"a", b"b"], kind="k", headers=[{"x": "y"}, None])
+        )
+        heard: list[wire.ServerMessage] = []
+        while len(heard) < 2:
+            heard += await peer.receive()
+        produced, reserved = sorted(heard, key=lambda message: isinstance(message, wire.Reserved))
+        assert isinstance(produced, wire.Produced)
+        assert isinstance(reserved, wire.Reserved)
+        assert (reserved.items, reserved.payloads) == (produced.first, [b"a", b"b"])
+        assert reserved.kind in ("k", ["k", "k"])
+        assert reserved.headers == [{"x": "y"}, None]
+        assert await one(peer, wire.Complete(id=3, token=reserved.token)) == wire.Settled(id=3, done=2)
+        again = await one(peer, wire.Complete(id=4, token=reserved.token))
+        assert again == wire.Settled(id=4, done=2, repeated=True)
+        late = await one(peer, wire.Retry(id=5, token=reserved.token))
+        assert isinstance(late, wire.Rejected) or (isinstance(late, wire.Settled) and not late.done)
+        stats = await one(peer, wire.Stats(id=6, queue="mail"))
+        assert isinstance(stats, wire.StatsReport)
+        assert (stats.partitions[0]["completed"], stats.subscriptions) == (2, 1)
+
+
+async def test_a_broken_connection_keeps_its_reservations_for_the_grace(autojump_clock: MockClock) -> None:
+    async with node(MemoryDisk()) as (_, env):
+        async with client(env) as peer:
+            await create(peer)
+            await one(peer, wire.Produce(id=1, queue="mail", texts=["a"]))
+            reserved = await reserve(peer, held=True)
+            assert peer.welcome is not None
+            resume = peer.welcome.resume
+            await peer.stream.aclose()
+        await trio.sleep(seconds(limits.SESSION_GRACE) / 2)
+        async with client(env, resume=resume) as peer:
+            assert peer.welcome is not None
+            assert [(held.token, held.remaining) for held in peer.welcome.held] == [
+                (reserved.token, [(0, 1)])
+            ]
+            await trio.sleep(seconds(limits.SESSION_GRACE) * 30)
+            assert await one(peer, wire.Complete(id=2, token=reserved.token)) == wire.Settled(id=2, done=1)
+
+
+async def test_after_the_grace_the_items_are_somebody_elses(autojump_clock: MockClock) -> None:
+    async with node(MemoryDisk()) as (_, env), client(env) as other:
+        await create(other)
+        async with client(env) as peer:
+            await one(peer, wire.Produce(id=1, queue="mail", texts=["a"]))
+            reserved = await reserve(peer, held=True)
+            assert peer.welcome is not None
+            resume = peer.welcome.resume
+            await peer.stream.aclose()
+        taken = await reserve(other, wait=60_000_000, held=True)
+        assert (taken.items, taken.attempts) in ((reserved.items, 2), (reserved.items, [2]))
+        async with client(env, resume=resume) as peer:
+            assert peer.welcome is not None
+            assert peer.welcome.held == []
+            stale = await one(peer, wire.Complete(id=2, token=reserved.token))
+            assert isinstance(stale, wire.Rejected)
+            assert stale.code == "reservation_lost"
+        assert await one(other, wire.Complete(id=2, token=taken.token)) == wire.Settled(id=2, done=1)
+
+
+async def test_goodbye_gives_back_at_once_without_blame(autojump_clock: MockClock) -> None:
+    async with node(MemoryDisk()) as (_, env), client(env) as other:
+        await create(other)
+        async with client(env) as peer:
+            await one(peer, wire.Produce(id=1, queue="mail", texts=["a"]))
+            await reserve(peer, held=True)
+            await peer.socket.aclose(1000)
+        taken = await reserve(other, wait=1_000_000)
+        assert taken.attempts in (1, [1])
+
+
+async def test_a_session_resumes_after_a_restart(autojump_clock: MockClock) -> None:
+    disk = MemoryDisk()
+    async with node(disk) as (_, env), client(env) as peer:
+        await create(peer)
+        await one(peer, wire.Produce(id=1, queue="mail", texts=["a", "b"]))
+        reserved = await reserve(peer, items=2, held=True)
+        assert peer.welcome is not None
+        resume = peer.welcome.resume
+        await peer.socket.aclose(1001)
+    async with node(disk) as (_, env), client(env, resume=resume) as peer:
+        assert peer.welcome is not None
+        assert peer.welcome.generation == 2
+        assert [held.token for held in peer.welcome.held] == [reserved.token]
+        assert await one(peer, wire.Complete(id=2, token=reserved.token)) == wire.Settled(id=2, done=2)
+
+
+async def test_pushes_that_were_not_confirmed_come_again(autojump_clock: MockClock) -> None:
+    async with node(MemoryDisk()) as (_, env):
+        async with client(env) as peer:
+            await create(peer)
+            await one(peer, wire.Subscribe(id=1, queue="mail", batch=1))
+            await peer.send(wire.Produce(id=2, queue="mail", texts=["a", "b"]))
+            heard: list[wire.ServerMessage] = []
+            while len(heard) < 3:
+                heard += await peer.receive()
+            first, second = (message for message in heard if isinstance(message, wire.Reserved))
+            await peer.send(wire.Confirm(push=first.push))
+            await one(peer, wire.Stats(id=3, queue="mail"))
+            assert peer.welcome is not None
+            resume = peer.welcome.resume
+            await peer.stream.aclose()
+        stream = await env.net.connect("node", PORT)
+        async with trio.open_nursery() as nursery:
+            socket = await wrap(nursery, stream, JSON.subprotocol)
+            await socket._open_handshake.wait()
+            peer = Client(socket, JSON, stream)
+            await peer.send(wire.Hello(client="test", resume=resume, confirmed=first.push))
+            welcome, again = await peer.receive()
+            assert isinstance(welcome, wire.Welcome)
+            assert isinstance(again, wire.Reserved)
+            assert {held.token for held in welcome.held} == {first.token, second.token}
+            assert (again.token, again.again, again.attempts) == (second.token, True, second.attempts)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_subscription_outlives_nothing_and_is_made_again(autojump_clock: MockClock) -> None:
+    async with node(MemoryDisk()) as (_, env):
+        async with client(env) as peer:
+            await create(peer)
+            await one(peer, wire.Subscribe(id=1, queue="mail"))
+            assert peer.welcome is not None
+            resume = peer.welcome.resume
+            await peer.stream.aclose()
+        async with client(env, resume=resume) as peer:
+            assert await one(peer, wire.Subscribe(id=1, queue="mail")) == wire.Subscribed(id=1)
+            stats = await one(peer, wire.Stats(id=2, queue="mail"))
+            assert isinstance(stats, wire.StatsReport)
+            assert stats.subscriptions == 1
