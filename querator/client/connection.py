@@ -129,10 +129,10 @@ class Connector:
         clock = self._env.clock
         down_since = clock.monotonic()
         failures = 0
-        while not self._is_leaving and not self._protocol.is_closed:
+        while not self._is_over():
             self._is_connected = False
             lost = await self._connect_once()
-            if self._is_leaving or self._protocol.is_closed:
+            if self._is_over():
                 break
             self._protocol.disconnected()
             if self._is_connected:
@@ -149,6 +149,9 @@ class Connector:
                 await clock.sleep(self._delay(failures))
         self._protocol.close(ClientClosed("the client was closed before the answer came"))
         self._signal_change()
+
+    def _is_over(self) -> bool:
+        return self._is_leaving or self._protocol.is_closed
 
     # -- one connection --------------------------------------------------------------------------
 

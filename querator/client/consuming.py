@@ -167,7 +167,7 @@ class Consumer:
                 raise trio.ClosedResourceError("the consumer was left")
             await self._bell.wait_rung()
 
-    def _track(self, item: Item, is_entered: bool) -> None:
+    def _track(self, item: Item, *, is_entered: bool) -> None:
         token = item.token
         if is_entered:
             self._entered.setdefault(token, []).append(item)

@@ -647,10 +647,12 @@ class Protocol:
         self.on_work()
 
     def _release_unknown(self, token: str, ranges: list[tuple[int, int]] | None) -> None:
-        forget = self._stray_releases.pop
-        request = StrayRelease(release(self._give_id(), token, ranges), lambda token: forget(token, None))
+        request = StrayRelease(release(self._give_id(), token, ranges), self._forget_stray)
         self._stray_releases[token] = request
         self._queued.append(request)
+
+    def _forget_stray(self, token: str) -> None:
+        self._stray_releases.pop(token, None)
 
     def _forget_subscription(self, number: int) -> None:
         """It has ended: what is still pushed for it is released."""

@@ -374,17 +374,16 @@ class ModelConnection:
         if numbers is None:
             self.outbox.append(wire.Rejected(number, Code.UNKNOWN_QUEUE, "no such queue", "queue"))
             return
-        partitions = []
-        for partition in map(self.server.partitions.__getitem__, numbers):
-            partitions.append(
-                {
-                    "partition": partition.number,
-                    "ready": len(partition.line),
-                    "produced": len(partition.payloads),
-                    "completed": len(partition.completed),
-                    "dead": len(partition.dead),
-                }
-            )
+        partitions = [
+            {
+                "partition": partition.number,
+                "ready": len(partition.line),
+                "produced": len(partition.payloads),
+                "completed": len(partition.completed),
+                "dead": len(partition.dead),
+            }
+            for partition in map(self.server.partitions.__getitem__, numbers)
+        ]
         self.outbox.append(
             wire.StatsReport(number, queue, partitions, len(self.subscriptions), len(self.parked))
         )
