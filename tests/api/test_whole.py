@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import trio
 from trio.testing import MockClock
 
-from querator.app import AppOptions, Application, open_application
+from querator.app import Application, AppOptions, open_application
 from querator.core import limits
 from querator.env import Env, seconds
 from querator.env.virtual import MemoryNetwork, virtual_env
