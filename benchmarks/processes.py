@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import trio
+
+from querator.client import connect
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -91,13 +94,18 @@ def start_server(data: Path, port: int, *more: str) -> Server:
         time.sleep(0.02)
 
 
+async def _create_queue(address: str) -> None:
+    async with connect(address, client="bench") as client:
+        await client.call("queues.create", {"name": "bench"})
+
+
 @contextmanager
 def server(*more: str) -> Iterator[Server]:
     """A server on a data directory of its own, with an empty queue ``bench``."""
     with tempfile.TemporaryDirectory(prefix="querator-bench-") as directory:
         running = start_server(Path(directory) / "data", free_port(), *more)
         try:
-            running.call("queues", "create", "bench")
+            trio.run(_create_queue, running.address)
             yield running
         finally:
             running.stop()

@@ -1,0 +1,1 @@
+"""The whole system under virtual time: production wiring, simulated outside world, seeded faults."""

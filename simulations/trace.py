@@ -1,0 +1,35 @@
+"""What happened in a run: one line per notable happening, marks that say which faults really bit, a digest.
+
+The line is ``time  who  what  detail``: virtual seconds since the start, the node or client, the
+happening, and what it was about.
+"""
+
+import hashlib
+from collections import Counter
+
+import trio
+
+
+class Trace:
+    """Of one run. The digest covers every line, so equal digests are equal runs."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._hash = hashlib.blake2b(digest_size=12)
+        self.marks: Counter[str] = Counter()
+        self.lines = 0
+        self._verbose = verbose
+
+    def note(self, who: str, what: str, detail: str = "") -> None:
+        line = f"{trio.current_time():12.6f}  {who:10}  {what:18}  {detail}"
+        self._hash.update(line.encode())
+        self.lines += 1
+        if self._verbose:
+            print(line)
+
+    def mark(self, name: str) -> None:
+        """This kind of thing happened (again); a run's marks show that its faults were not idle."""
+        self.marks[name] += 1
+        self.note("mark", name)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
