@@ -225,7 +225,7 @@ BUGS = {
 }
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("planted", BUGS)
 async def test_the_race_finds_a_planted_bug(planted: str) -> None:
     cluster = shared_cluster()
@@ -236,13 +236,13 @@ async def test_the_race_finds_a_planted_bug(planted: str) -> None:
             check_history(cluster, database, await run_race(cluster, database, 2.0, seed=1, kill=False))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("seconds", "kill"),
     [
         pytest.param(2.0, False, id="calm"),
         pytest.param(2.0, True, id="with_killed_backends"),
-        pytest.param(60.0, True, id="long", marks=[pytest.mark.long, pytest.mark.timeout(180)]),
+        pytest.param(60.0, True, id="long", marks=pytest.mark.long),
     ],
 )
 async def test_no_record_of_an_old_owner_lands_behind_a_tail_that_a_newer_one_read(
