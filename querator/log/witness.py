@@ -166,10 +166,10 @@ class WitnessedLog:
 
     store: LogStore
     witness: Witness
+    name: str = attrs.field(init=False)
 
-    @property
-    def name(self) -> str:
-        return self.store.name
+    def __attrs_post_init__(self) -> None:
+        self.name = self.store.name
 
     async def open(self) -> None:
         await self.store.open()

@@ -60,8 +60,8 @@ class SqliteLog:
     # --- Life ------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        await self._env.files.make_directory(self.directory)
         try:
+            await self._env.files.make_directory(self.directory)
             self._lock = self._env.files.lock(self.directory / LOCK_NAME)
         except FileLocked as error:
             holder = error.holder or "another process"
@@ -69,7 +69,7 @@ class SqliteLog:
                 f"the data directory {self.directory} is in use by {holder}: stop it, or use another one"
             ) from error
         except OSError as error:
-            raise LogUnavailable(f"the data directory {self.directory} cannot be locked: {error}") from error
+            raise LogUnavailable(f"the data directory {self.directory} cannot be used: {error}") from error
         try:
             self._workers = [
                 self._env.threads.worker(f"log {name}") for name in ("writer", "reader", "snapshots")
@@ -97,7 +97,7 @@ class SqliteLog:
             paths = {1: self.directory / bucket_name(1)}
         self._buckets = await self._write_thread.run(read_buckets, paths)
         check_continuity(self._buckets, oldest)
-        await self._write_thread.run(self._writer.open, self._buckets)
+        await self._write_thread.run(self._writer.start, self._buckets)
 
     async def aclose(self) -> None:
         with trio.CancelScope(shield=True):

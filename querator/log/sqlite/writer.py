@@ -48,6 +48,10 @@ class Writer:
     def _path(self) -> Path:
         return self._buckets[-1].path
 
+    def start(self, buckets: Sequence[BucketFile]) -> None:
+        """``open``, also on a full disk: the write-ahead log has been flushed before room is missing."""
+        self.open(buckets, on_full_disk=True)
+
     def open(self, buckets: Sequence[BucketFile], *, on_full_disk: bool = False) -> None:
         """Open the last of the buckets to append to it. ``on_full_disk``: also when there is no room
         to move the write-ahead log into the file.
