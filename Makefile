@@ -22,10 +22,8 @@ test: $(DEV)  ## set up, then run every test but the long ones; ARGS="-k name" f
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(DEV)  ## format, lint, types, layers: what must hold before a change lands
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
+	@failed=0; for step in "ruff format --check ." "ruff check ." mypy "lint-imports --no-logo"; do \
+		echo "== $$step"; $(BIN)/$$step || failed=1; done; exit $$failed
 
 fix: $(DEV)  ## format, and mend what can be mended by machine
 	$(BIN)/ruff check --fix .
