@@ -37,4 +37,6 @@ def test_every_decision_is_numbered_dated_and_has_a_status() -> None:
         assert path.name.startswith(f"{number:04}-")
         title, _, status = path.read_text().splitlines()[:3]
         assert title.startswith(f"# {number}. ")
-        assert re.fullmatch(r"Date: \d{4}-\d\d-\d\d\. Status: (accepted|superseded by .+)\.", status)
+        assert re.fullmatch(
+            r"Date: \d{4}-\d\d-\d\d\. Status: (accepted|superseded by .+)\.( Refines .+\.)?", status
+        )
