@@ -5,10 +5,8 @@ disk, as servers share a database. Every append passes its ``Faults``, where a t
 holds it, fails it, or hides its outcome.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from typing import Final
 
 import attrs
 import trio
@@ -17,31 +15,19 @@ from querator import telemetry
 from querator.core.ids import PartitionId, Position
 from querator.core.invariants import check
 from querator.env import Env
-from querator.errors import HistoryDropped, LogError, StoreCorrupt
-from querator.log.codec import GENESIS
+from querator.errors import HistoryDropped, StoreCorrupt
 from querator.log.records import ChunkId, Record, Snapshot, Tail
+from querator.log.rules import (
+    SNAPSHOTS_KEPT,
+    Standing,
+    check_droppable,
+    chunk_checksum,
+    damaged_chunk,
+    row_checksum,
+    size_of,
+    standing,
+)
 from querator.log.store import Bucket, Verdict
-
-SNAPSHOTS_KEPT: Final = 2
-"""Of each partition: the newest, and the one before in case that is damaged."""
-
-
-def judge(record: Record, tail: Tail | None) -> Verdict | None:
-    """Whether a record may go behind ``tail`` (``None``: it may; else why not).
-
-    A record at or below the tail is for the caller to compare with what is there: BUSY stands for that.
-    """
-    position, previous_hash = (0, GENESIS) if tail is None else (tail.position, tail.hash)
-    if 0 < record.position <= position:
-        return Verdict.BUSY
-    if record.position == position + 1 and record.previous_hash == previous_hash:
-        return None
-    return Verdict.NOT_MINE
-
-
-def size_of(record: Record) -> int:
-    """Bytes of a record as far as they were read, for bounds."""
-    return len(record.events) + len(record.inputs) + len(record.payload or b"")
 
 
 class Faults:
@@ -145,12 +131,10 @@ class MemoryDisk:
 
     def _append(self, record: Record) -> Verdict:
         partition = self.partitions.setdefault(record.partition, _Partition())
-        verdict = judge(record, partition.tail)
-        if verdict is Verdict.BUSY:
-            there = self.find(record.partition, record.position)
+        where = standing(record, partition.tail)
+        if where is not Standing.NEXT:
+            there = self.find(record.partition, record.position) if where is Standing.TAKEN else None
             return Verdict.MINE if there is not None and there.hash == record.hash else Verdict.NOT_MINE
-        if verdict is not None:
-            return verdict
         stored = attrs.evolve(record, payload=record.payload or b"")
         partition.records.append(_Stored(stored, self.bucket))
         partition.tail = Tail(record.position, record.hash, record.nonce)
@@ -308,40 +292,3 @@ class MemoryLog:
             gone = len(list(takewhile(lambda stored: stored.bucket == bucket, there.records)))
             del there.records[:gone]
             there.first += gone
-
-
-def check_droppable(bucket: int, numbers: Sequence[int], open_bucket: int) -> None:
-    """Only the oldest bucket goes, and only when it is sealed; one that is gone already is fine nowhere.
-
-    Raises:
-        LogError: it must not be dropped.
-    """
-    if bucket not in numbers:
-        raise LogError(f"there is no bucket {bucket}")
-    if bucket == open_bucket:
-        raise LogError(f"bucket {bucket} is not sealed")
-    if bucket != numbers[0]:
-        raise LogError(f"bucket {bucket} is not the oldest: that is {numbers[0]}")
-
-
-def damaged_chunk(partition: PartitionId, chunk: ChunkId) -> StoreCorrupt:
-    return StoreCorrupt(
-        f"the piece of a snapshot of partition {partition} for segment {chunk.segment} at {chunk.position} "
-        "is missing or damaged; an older snapshot or the log itself can take its place"
-    )
-
-
-def chunk_checksum(data: bytes) -> bytes:
-    """16 bytes over a chunk as a store keeps it."""
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def row_checksum(snapshot: Snapshot) -> bytes:
-    """Over everything that a store keeps of a snapshot."""
-    chunks = [(chunk.segment, chunk.position) for chunk in snapshot.chunks]
-    fields = (snapshot.partition, snapshot.position, snapshot.version, chunks)
-    hasher = hashlib.blake2b(repr(fields).encode(), digest_size=16)
-    for part in (snapshot.hash, snapshot.checksum, snapshot.head):
-        hasher.update(len(part).to_bytes(8, "little"))
-        hasher.update(part)
-    return hasher.digest()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from querator.core.ids import PartitionId, Position
 from querator.core.limits import SQLITE_FILES_MAX
-from querator.log.memory import size_of
 from querator.log.records import Record
+from querator.log.rules import size_of
 from querator.log.sqlite.buckets import (
     READ_PAYLOAD,
     BucketFile,

@@ -10,8 +10,8 @@ import attrs
 
 from querator.core.ids import PartitionId, Position
 from querator.errors import StoreCorrupt
-from querator.log.memory import SNAPSHOTS_KEPT, chunk_checksum, damaged_chunk, row_checksum
 from querator.log.records import ChunkId, Snapshot
+from querator.log.rules import SNAPSHOTS_KEPT, chunk_checksum, damaged_chunk, row_checksum
 from querator.log.sqlite.files import open_file, translate
 
 T = TypeVar("T")

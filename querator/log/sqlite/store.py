@@ -10,8 +10,8 @@ from querator import telemetry
 from querator.core.ids import PartitionId, Position
 from querator.env import Env, FileLock, FileLocked, Worker
 from querator.errors import HistoryDropped, LogUnavailable, StoreCorrupt, StoreLocked
-from querator.log.memory import check_droppable
 from querator.log.records import ChunkId, Record, Snapshot, Tail
+from querator.log.rules import check_droppable
 from querator.log.sqlite.buckets import (
     READ,
     READ_WITHOUT_PAYLOADS,

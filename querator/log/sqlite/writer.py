@@ -9,8 +9,8 @@ from querator.core.ids import PartitionId
 from querator.core.invariants import check
 from querator.core.limits import SQLITE_WAL_BYTES
 from querator.errors import AppendOutcomeUnknown, LogError, LogUnavailable
-from querator.log.memory import judge, size_of
 from querator.log.records import Record, Tail
+from querator.log.rules import Standing, size_of, standing
 from querator.log.sqlite.buckets import (
     INSERT,
     READ_HASH,
@@ -119,13 +119,11 @@ class Writer:
         verdicts = []
         fresh = []
         for record in records:
-            verdict = judge(record, self.tails.get(record.partition))
-            if verdict is None:
+            where = standing(record, self.tails.get(record.partition))
+            if where is Standing.NEXT:
                 fresh.append(record)
-                verdict = Verdict.MINE
-            elif verdict is Verdict.BUSY:
-                verdict = Verdict.MINE if self._has(record) else Verdict.NOT_MINE
-            verdicts.append(verdict)
+            is_mine = where is Standing.NEXT or (where is Standing.TAKEN and self._has(record))
+            verdicts.append(Verdict.MINE if is_mine else Verdict.NOT_MINE)
         if fresh:
             self._commit(fresh)
             for record in fresh:
