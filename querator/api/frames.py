@@ -79,13 +79,18 @@ class FrameReader:
         self._parts_bytes = 0
         self._parts_opcode = 0
         self._is_closed = False
+        self.fault: FrameError | None = None
+        """The peer broke the protocol: nothing more can be understood."""
 
     def feed(self, data: bytes) -> list[Arrival]:
         """What has become complete with ``data``. Nothing follows a Close.
 
         Raises:
-            FrameError: the peer broke the protocol or a bound; what had been complete is lost with it.
+            FrameError: the peer broke the protocol or a bound. What had become complete before is
+                returned first; then ``fault`` is set, and the next call raises it.
         """
+        if self.fault is not None:
+            raise self.fault
         if self._is_closed:
             return []
         self._waiting += len(data)
@@ -98,7 +103,13 @@ class FrameReader:
             data = b"".join(self._chunks)
             self._chunks.clear()
         arrivals: list[Arrival] = []
-        start = self._take(data, arrivals)
+        try:
+            start = self._take(data, arrivals)
+        except FrameError as error:
+            self.fault = error
+            if not arrivals:
+                raise
+            return arrivals
         self._waiting = len(data) - start
         if self._waiting and not self._is_closed:
             self._chunks.append(data[start:] if start else data)

@@ -157,7 +157,7 @@ class HttpConnection:
         response = await self._handle(request)
         keeps_alive = head.keeps_alive and not request.is_too_large and not self._is_draining()
         await self._send(self._render(response, has_body=head.method != "HEAD", keeps_alive=keeps_alive))
-        if not keeps_alive:
+        if request.is_too_large:
             await self._let_go()
         return keeps_alive
 

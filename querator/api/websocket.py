@@ -70,6 +70,8 @@ class WireSession:
         """
         if self._close is not None:
             raise Disconnected(self._close.code)
+        if self._reader.fault is not None:
+            raise self._reader.fault
         data, self._leftover = self._leftover, b""
         if not data:
             data = await self._read()

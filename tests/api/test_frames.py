@@ -120,9 +120,18 @@ def test_nothing_follows_a_close() -> None:
     ],
 )
 def test_a_fault_in_the_framing_has_its_close_code(data: bytes, code: int) -> None:
+    reader = FrameReader()
     with pytest.raises(FrameError) as caught:
-        FrameReader().feed(data)
+        reader.feed(data)
     assert caught.value.code == code
+
+
+def test_what_came_whole_before_a_fault_is_not_lost_with_it() -> None:
+    reader = FrameReader()
+    assert reader.feed(client_frame(1, b"good") + b"\xff\xff") == ["good"]
+    assert reader.fault is not None
+    with pytest.raises(FrameError):
+        reader.feed(b"")
 
 
 def test_a_message_has_as_many_bytes_as_the_limit_says() -> None:
