@@ -17,7 +17,7 @@ import struct
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 
@@ -54,20 +54,34 @@ _CARRIED: Final = KIND_OF[PayloadsCarried].number
 # --- Events -------------------------------------------------------------------------------------
 
 
+Groups: TypeAlias = dict[type[Any], list[Any]]
+"""Events by their class, in order."""
+
+
 def encode_events(events: Sequence[Event]) -> bytes:
     """The event columns of a record. What is in ``payloads`` is not in them."""
+    return _encode(*_group(events))
+
+
+def _group(events: Sequence[Event]) -> tuple[bytes, Groups]:
+    """The kind number of every event in order, and the events by class."""
     types = list(map(type, events))
     try:
         numbers = bytes(map(_NUMBER_OF.__getitem__, types))
     except KeyError as error:
         raise InvariantViolation(f"an event without a durable number: {error}") from error
-    out = [_PREFIX.pack(VERSION, len(numbers)), numbers]
-    groups: dict[type[Any], list[Event]] = {event: [] for event in types}
+    groups: Groups = {its_type: [] for its_type in dict.fromkeys(types)}
     if len(groups) == 1:
         groups[types[0]] += events
     else:
+        append = {its_type: group.append for its_type, group in groups.items()}
         for event, its_type in zip(events, types, strict=True):
-            groups[its_type].append(event)
+            append[its_type](event)
+    return numbers, groups
+
+
+def _encode(numbers: bytes, groups: Groups) -> bytes:
+    out = [_PREFIX.pack(VERSION, len(numbers)), numbers]
     try:
         for number in sorted(map(_NUMBER_OF.__getitem__, groups)):
             kind = _CURRENT[number]
@@ -150,14 +164,21 @@ def decode_events(data: bytes) -> list[Event]:
 
 def encode_payload_block(events: Sequence[Event]) -> bytes:
     """The payloads of a record: the produced ones in order of the events, then the carried ones."""
-    payloads: list[bytes] = []
-    carried: list[bytes] = []
-    for event in events:
-        if type(event) is ItemsProduced:
-            payloads += _payloads(event, event.count)
-        elif type(event) is PayloadsCarried:
-            carried += _payloads(event, sum(count for _, count in event.runs))
-    payloads += carried
+    return _encode_block(_group(events)[1])
+
+
+def _encode_block(groups: Groups) -> bytes:
+    produced: list[ItemsProduced] = groups.get(ItemsProduced, [])
+    carried: list[PayloadsCarried] = groups.get(PayloadsCarried, [])
+    if not produced and not carried:
+        return b""
+    batches = [event.payloads or () for event in produced]
+    counts = [event.count for event in produced]
+    for event in carried:
+        batches.append(event.payloads or ())
+        counts.append(sum(count for _, count in event.runs))
+    check(list(map(len, batches)) == counts, "an event without the payloads of its items")
+    payloads = list(chain.from_iterable(batches))
     if not payloads:
         return b""
     check(len(payloads) <= RECORD_VALUES_MAX, "more payloads than can be read back")
@@ -165,14 +186,6 @@ def encode_payload_block(events: Sequence[Event]) -> bytes:
     put_integers(out, list(map(len, payloads)))
     out += payloads
     return b"".join(out)
-
-
-def _payloads(event: ItemsProduced | PayloadsCarried, count: int) -> Sequence[bytes]:
-    payloads = event.payloads
-    if payloads is None:
-        payloads = ()
-    check(len(payloads) == count, "an event without the payloads of its items")
-    return payloads
 
 
 class PayloadBlock:
@@ -320,12 +333,11 @@ def seal(
     inputs: bytes = b"",
 ) -> Record:
     """Make the record of these events, whose produced and carried items have their payloads."""
-    payload = encode_payload_block(events)
-    item_min = item_max = 0
-    for event in events:
-        if type(event) is ItemsProduced and event.count:
-            item_min = item_min or event.first_item
-            item_max = event.first_item + event.count - 1
+    numbers, groups = _group(events)
+    payload = _encode_block(groups)
+    produced: list[ItemsProduced] = groups.get(ItemsProduced, [])
+    item_min = produced[0].first_item if produced else 0
+    item_max = produced[-1].first_item + produced[-1].count - 1 if produced else 0
     record = Record(
         partition,
         position,
@@ -335,7 +347,7 @@ def seal(
         item_min,
         item_max,
         VERSION,
-        encode_events(events),
+        _encode(numbers, groups),
         payload,
         checksum(payload) if payload else _NOTHING,
         inputs,

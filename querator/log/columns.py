@@ -249,7 +249,10 @@ def put_texts(out: list[bytes], values: Sequence[str]) -> None:
     out += (_TAG[_DICTIONARY], _PACK_LENGTH(len(distinct)))
     _put_plain(out, list(distinct))
     index = dict(zip(distinct, range(len(distinct)), strict=True))
-    put_integers(out, list(map(index.__getitem__, values)))
+    if len(distinct) <= 256:
+        out += (_TAG[_ARRAY_8], bytes(map(index.__getitem__, values)))
+    else:
+        put_integers(out, list(map(index.__getitem__, values)))
 
 
 def _put_plain(out: list[bytes], values: Sequence[str]) -> None:
@@ -367,6 +370,9 @@ class PairTuples:
     """Tuples of (first, count)."""
 
     def put(self, out: list[bytes], values: Sequence[Pairs]) -> None:
+        if not any(values):
+            out.append(_ZERO_BYTE)
+            return
         put_integers(out, list(map(len, values)))
         _put_pairs(out, values)
 
@@ -450,10 +456,10 @@ class AttributeBatches:
     def put(self, out: list[bytes], values: Sequence[Attributes | None]) -> None:
         if not values:
             return
-        present = [value for value in values if value is not None]
-        if not present:
+        if values.count(None) == len(values):
             out.append(_TAG[_NONE])
             return
+        present = [value for value in values if value is not None]
         out.append(_TAG[_SOME])
         put_integers(out, [value is not None for value in values])
         columns = [[getattr(value, name) for value in present] for name, _ in self.names]
