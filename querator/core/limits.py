@@ -194,3 +194,26 @@ CLIENT_CONNECT_TIMEOUT: Final = Duration(10 * SECOND)
 """For one attempt to connect, from the socket to ``welcome``."""
 GOODBYE_TIMEOUT: Final = Duration(2 * SECOND)
 """How long a client that leaves waits for its last frames and the closing handshake."""
+
+# --- Analytics --------------------------------------------------------------------------------
+EXPORT_PAGE_RECORDS: Final = 500
+"""Records read together by an export."""
+EXPORT_STEP_ROWS: Final = 250_000
+"""Rows gathered before they are written: some 40 MB of columns, and as much again while DuckDB sorts them."""
+EXPORT_STEP_PAYLOAD_BYTES: Final = 67_108_864
+"""Payload bytes gathered before they are written, where payloads are exported."""
+EXPORT_SLICE: Final = Duration(1_000)
+"""How long an export folds before the event loop's other tasks have their turn."""
+COMPACT_PARTS_MAX: Final = 50
+"""Parts of the present day before they are compacted though the day is not over."""
+ANALYTICS_MEMORY: Final = "512MB"
+"""Of a DuckDB connection; the rest of a gigabyte is for Python."""
+LIVE_ANALYTICS_MEMORY: Final = "256MB"
+"""Of the server's own DuckDB connection."""
+LIVE_QUESTIONS_MAX: Final = 1
+"""Questions that a server answers at once ..."""
+LIVE_QUESTIONS_WAITING_MAX: Final = 16
+"""... and that wait for it, before it answers ``overloaded``."""
+LIVE_QUESTION_TIMEOUT: Final = Duration(2 * SECOND)
+LIVE_ROWS_MAX: Final = 2_000
+"""Rows of one answer; turning rows into objects is the only part of a question that holds the event loop."""
