@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import trio
 
@@ -16,7 +16,7 @@ from querator.client.durations import (
 )
 from querator.client.errors import ClientError, ReservationLost
 from querator.client.holding import Delivery, Draft, Reservation, release
-from querator.client.protocol import Protocol as ClientProtocol
+from querator.client.protocol import Protocol
 from querator.client.waiting import wait_answer
 from querator.core.ids import Duration, Instant
 from querator.protocol.messages import Dead, Reserved, Retry
@@ -24,6 +24,27 @@ from querator.protocol.messages import Dead, Reserved, Retry
 
 class AlreadySettled(ClientError):
     """This consumer has settled the item before: a mistake in the program."""
+
+
+class Entered:
+    """The items whose blocks are being run, by token; so that a lost reservation can cancel them."""
+
+    def __init__(self) -> None:
+        self._items: dict[str, list[Item]] = {}
+
+    def add(self, item: "Item") -> None:
+        self._items.setdefault(item.token, []).append(item)
+
+    def remove(self, item: "Item") -> None:
+        items = self._items[item.token]
+        items.remove(item)
+        if not items:
+            del self._items[item.token]
+
+    def cancel(self, token: str) -> None:
+        """Their reservation was lost."""
+        for item in self._items.get(token, ()):
+            item.scope.cancel()
 
 
 class Batch:
@@ -40,8 +61,9 @@ class Batch:
         "reservation",
     )
 
-    def __init__(self, protocol: ClientProtocol, delivery: Delivery) -> None:
+    def __init__(self, protocol: Protocol, delivery: Delivery, entered: Entered | None = None) -> None:
         self._protocol = protocol
+        self._entered = entered
         self._message = delivery.message
         self.reservation: Reservation = delivery.reservation
         self.payloads: list[bytes] = delivery.payloads
@@ -99,9 +121,9 @@ class Batch:
         """A column as it came: ``attempts``, ``key``, ``kind``, ``reference``, ``headers``, ``encoding``."""
         return getattr(self._message, name)
 
-    def item(self, index: int) -> "Item":
-        """The item at ``index``, as an object."""
-        return Item(self, index)
+    def item(self, index: int, *, reraise: bool = True) -> "Item":
+        """The item at ``index``, as an object; see ``Client.consume`` for ``reraise``."""
+        return Item(self, index, reraise=reraise, entered=self._entered)
 
     # -- settling --------------------------------------------------------------------------------
 
@@ -220,12 +242,6 @@ def dead_draft(reason: str) -> Draft:
     return draft
 
 
-class Track(Protocol):
-    """Told when an item's block is entered and left."""
-
-    def __call__(self, item: "Item", *, is_entered: bool) -> None: ...
-
-
 class Item:
     """One reserved item. As a context manager: a clean exit completes it, an exception retries it.
 
@@ -235,7 +251,7 @@ class Item:
     ``Exception``, the item is released: that was not its fault.
     """
 
-    __slots__ = ("_batch", "_index", "_is_settled", "_reraise", "_track", "scope")
+    __slots__ = ("_batch", "_index", "_is_settled", "_entered", "_reraise", "scope")
 
     def __init__(
         self,
@@ -243,12 +259,12 @@ class Item:
         index: int,
         *,
         reraise: bool = True,
-        track: "Track | None" = None,
+        entered: Entered | None = None,
     ) -> None:
         self._batch = batch
         self._index = index
         self._reraise = reraise
-        self._track = track
+        self._entered = entered
         self._is_settled = False
         self.scope = trio.CancelScope()
 
@@ -368,8 +384,8 @@ class Item:
         if self.lost:
             await trio.lowlevel.checkpoint()
             raise ReservationLost(self.lost)
-        if self._track is not None:
-            self._track(self, is_entered=True)
+        if self._entered is not None:
+            self._entered.add(self)
         self.scope.__enter__()
         return self
 
@@ -381,8 +397,8 @@ class Item:
     ) -> bool:
         # A scope that is left without an error answers True as well.
         swallowed = bool(self.scope.__exit__(kind, error, traceback)) and error is not None
-        if self._track is not None:
-            self._track(self, is_entered=False)
+        if self._entered is not None:
+            self._entered.remove(self)
         if self.lost and (swallowed or error is None) and not self._is_settled:
             raise ReservationLost(self.lost)
         if self._is_settled or self.lost:

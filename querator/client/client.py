@@ -1,7 +1,7 @@
 """The client as applications see it."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ssl import SSLContext
 from typing import Any, Final, Literal, TypeVar
 
@@ -267,6 +267,18 @@ class Client:
             collector.abandon()
             raise
         return collector.batch()
+
+    async def wait_settled(self) -> None:
+        """Wait until every settlement that was made without waiting is answered."""
+        answers = []
+        for settlement in self._protocol.unanswered_settlements():
+            answer = Answer[None]()
+            settlement.add_watcher(answer)
+            answers.append(answer)
+        for answer in answers:
+            # What it says is told elsewhere; the waiting itself is over.
+            with suppress(ClientError):
+                await wait_answer(answer)
 
     # -- look and operate ------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import trio
 
 from querator.client import columns
 from querator.client.answers import Answer
-from querator.client.batches import Batch, Item
+from querator.client.batches import Batch, Entered, Item
 from querator.client.errors import ClientError
 from querator.client.holding import Delivery, Refused, Reservation
 from querator.client.protocol import Protocol
@@ -41,8 +41,7 @@ class Consumer:
         self._current: Batch | None = None
         self._index = 0
         self._handed = 0
-        self._entered: dict[str, list[Item]] = {}
-        """Items whose block is being run, by token."""
+        self._entered = Entered()
         self.refused_items = 0
         """Items whose settlement was refused while nobody waited for it."""
         self.lost_reservations = 0
@@ -52,14 +51,13 @@ class Consumer:
     def pushed(self, delivery: Delivery) -> bool:
         if not self._is_open:
             return False
-        self._buffer.append(Batch(self._protocol, delivery))
+        self._buffer.append(Batch(self._protocol, delivery, self._entered))
         self._bell.ring()
         return True
 
     def lost(self, reservation: Reservation) -> None:
         self.lost_reservations += 1
-        for item in self._entered.get(reservation.token, ()):
-            item.scope.cancel()
+        self._entered.cancel(reservation.token)
 
     def refused(self, reservation: Reservation, refused: Refused) -> None:
         del reservation
@@ -137,7 +135,7 @@ class Consumer:
         while batch is None or self._index >= batch.count or batch.lost:
             batch = self._current = await self._take()
             self._index = 0
-        item = Item(batch, self._index, reraise=self._reraise, track=self._track)
+        item = batch.item(self._index, reraise=self._reraise)
         self._index += 1
         return item
 
@@ -167,16 +165,6 @@ class Consumer:
                 raise trio.ClosedResourceError("the consumer was left")
             await self._bell.wait_rung()
 
-    def _track(self, item: Item, *, is_entered: bool) -> None:
-        token = item.token
-        if is_entered:
-            self._entered.setdefault(token, []).append(item)
-            return
-        entered = self._entered[token]
-        entered.remove(item)
-        if not entered:
-            del self._entered[token]
-
 
 class _Batches:
     """The iterator of ``Consumer.batches``: a class, so that breaking out of the loop leaves nothing open."""
@@ -197,6 +185,7 @@ class Collector:
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
         self._deliveries: list[Delivery] = []
+        self._entered = Entered()
         self.is_abandoned = False
 
     def pushed(self, delivery: Delivery) -> bool:
@@ -207,6 +196,7 @@ class Collector:
 
     def lost(self, reservation: Reservation) -> None:
         """The batch shows it (``lost``), and settling it raises."""
+        self._entered.cancel(reservation.token)
 
     def refused(self, reservation: Reservation, refused: Refused) -> None:
         """The batch's holder chose not to wait."""
@@ -223,7 +213,7 @@ class Collector:
         """All of it as one batch; ``None`` when nothing came."""
         if not self._deliveries:
             return None
-        return Batch(self._protocol, joined(self._deliveries))
+        return Batch(self._protocol, joined(self._deliveries), self._entered)
 
 
 def joined(deliveries: list[Delivery]) -> Delivery:

@@ -1,0 +1,193 @@
+"""``querator log show`` and ``querator log verify``: the log itself, while no server has it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+from cyclopts import App, Parameter
+
+from querator import config
+from querator.app import make_stores
+from querator.cli.audit import Audit
+from querator.cli.exits import Exit, UsageError
+from querator.cli.output import note, print_fields, print_json, print_table, print_text
+from querator.cli.progress import Progress
+from querator.core.ids import PartitionId, Position
+from querator.env.real import real_env
+from querator.log.restore import ChainReport, first_position, read_all, verify_chain
+from querator.log.show import describe_record, lines, moment
+from querator.log.store import LogStore
+
+app = App(name="log", help="Read and check the log of a server that is not running.")
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Source:
+    """Which log."""
+
+    data: Annotated[
+        Path | None, Parameter(help="The server's directory (./querator-data). [env: QUERATOR_DATA]")
+    ] = None
+    log: Annotated[
+        str | None, Parameter(help="sqlite, or postgresql://USER@HOST/DB. [env: QUERATOR_LOG]")
+    ] = None
+    json: Annotated[bool, Parameter(negative="", help="Print JSON, for programs.")] = False
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[LogStore]:
+        """The first store.
+
+        Raises:
+            StoreLocked: a server has it.
+            UsageError: there is no log.
+        """
+        flags = {"data": None if self.data is None else str(self.data), "log": self.log}
+        settings = config.load(flags).config
+        log = str(settings.log)
+        if log == "memory":
+            raise UsageError("log: a log in memory is gone when its server is")
+        if log == "sqlite" and not settings.data.is_dir():
+            raise UsageError(f"data: there is no directory {settings.data}; name a server's with --data")
+        (store,) = make_stores(log, settings.data, real_env()).values()
+        await store.open()
+        try:
+            yield store
+        finally:
+            await store.aclose()
+
+
+@app.command
+async def show(
+    *,
+    source: Source | None = None,
+    partition: Annotated[int | None, Parameter(help="Only this one (0 is the catalog).")] = None,
+    start: Annotated[int, Parameter(name="--from", help="From this position on.")] = 0,
+    limit: Annotated[int, Parameter(help="Records of each partition to show at most; 0: all.")] = 0,
+) -> None:
+    """Records and their events, in words."""
+    source = source or Source()
+    async with source.open() as store:
+        for number in await _chosen(store, partition):
+            await _show(store, number, start, limit, is_json=source.json)
+
+
+async def _show(store: LogStore, partition: PartitionId, start: int, limit: int, *, is_json: bool) -> None:
+    tail = await store.tail(partition)
+    if tail is None:
+        return
+    first = max(start, await first_position(store, partition, tail))
+    shown = 0
+    async for record in read_all(store, partition, Position(first), payloads=True):
+        found = lines(record)
+        if is_json:
+            for line in found:
+                print_json(
+                    {
+                        "partition": partition,
+                        "position": line.position,
+                        "at": line.at,
+                        "event": line.name,
+                        "text": line.text,
+                    }
+                )
+        else:
+            print_text(describe_record(record))
+            for line in found:
+                print_text(f"  {moment(line.at)}  {line.text}")
+        shown += 1
+        if shown == limit:
+            return
+
+
+@app.command
+async def verify(
+    *,
+    source: Source | None = None,
+    partition: Annotated[int | None, Parameter(help="Only this one (0 is the catalog).")] = None,
+) -> int:
+    """Check every record: hash chain, checksums, density, fencing, conservation, order, snapshots.
+
+    Replays the log from its beginning, so that an item that was lost, completed twice or reserved out of
+    turn is found, and names the first bad record. Exit code 65: something is wrong.
+    """
+    source = source or Source()
+    env = real_env()
+    documents: list[dict[str, Any]] = []
+    async with source.open() as store:
+        with Progress(env.clock, "checked", bytes_total=None, is_wanted=not source.json) as progress:
+            done = 0
+            for number in await _chosen(store, partition):
+                audit = Audit(store, number)
+                await audit.prepare()
+
+                def tell(report: ChainReport, before: int = done) -> None:
+                    progress.update(before + report.items, 0)
+
+                report = await verify_chain(store, number, on_record=audit.take, on_page=tell)
+                if report.is_good:
+                    audit.finish(report)
+                done += report.items
+                documents.append(_document(report, audit))
+    is_good = all(document["ok"] for document in documents)
+    if source.json:
+        print_json({"ok": is_good, "partitions": documents})
+    else:
+        _print_verdict(documents, is_good=is_good)
+    return Exit.OK if is_good else Exit.DATA
+
+
+async def _chosen(store: LogStore, partition: int | None) -> Sequence[PartitionId]:
+    there = sorted(await store.partitions())
+    if partition is None:
+        return there
+    if partition not in there:
+        known = ", ".join(str(number) for number in there) or "none"
+        raise UsageError(f"--partition: there is no partition {partition} in this log; there are {known}")
+    return [PartitionId(partition)]
+
+
+def _document(report: ChainReport, audit: Audit) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "partition": report.partition,
+        "ok": report.is_good,
+        "first": report.first,
+        "last": report.last,
+        "records": report.records,
+        "events": report.events,
+        "claims": report.claims,
+        "payload_bytes": report.payload_bytes,
+        **audit.counts(),
+        "snapshots": audit.snapshots,
+    }
+    if not report.is_good:
+        document |= {"bad": report.bad, "fault": report.fault}
+    return document
+
+
+def _print_verdict(documents: Sequence[dict[str, Any]], *, is_good: bool) -> None:
+    names = (
+        "partition",
+        "records",
+        "produced",
+        "completed",
+        "ready",
+        "reserved",
+        "scheduled",
+        "dead",
+        "removed",
+    )
+    print_table(
+        (*(name.upper() for name in names), "SNAPSHOTS", "VERDICT"),
+        [
+            (*(document[name] for name in names), document["snapshots"], "good" if document["ok"] else "BAD")
+            for document in documents
+        ],
+        right=[name.upper() for name in names] + ["SNAPSHOTS"],
+    )
+    for document in documents:
+        if not document["ok"]:
+            print_fields([(f"partition {document['partition']}", document["fault"])])
+    note("the log is good" if is_good else "the log is damaged: nothing behind a bad record was looked at")

@@ -1,0 +1,140 @@
+"""Puts the commands together, runs one, and makes words and exit codes of what went wrong."""
+
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import trio
+from cyclopts import App
+from cyclopts.exceptions import CycloptsError
+
+from querator import __version__
+from querator.cli import consume, items, logs, produce, queues, serve, settings, stats
+from querator.cli.exits import CommandFailed, Exit, exit_code_of
+from querator.cli.output import complain
+from querator.errors import QueratorError
+
+HELP: Final = """An event-sourced reservation queue.
+
+A first look: `querator serve` in one terminal, then in another
+`querator queues create mail`, `echo hello | querator produce mail`, `querator consume mail`.
+
+Settings come from flags, then QUERATOR_* variables, then querator.toml, then defaults; see
+`querator config show --origin`. Exit codes and examples: docs/CLI.md."""
+
+
+def make_app() -> App:
+    """All commands."""
+    app = App(
+        name="querator",
+        help=HELP,
+        help_format="markdown",
+        version=__version__,
+        version_flags=["--version"],
+        suppress_keyboard_interrupt=False,
+    )
+    app.command(serve.serve)
+    app.command(queues.app)
+    app.command(produce.produce)
+    app.command(consume.consume)
+    app.command(stats.stats)
+    app.command(items.item_app)
+    app.command(items.dead_app)
+    app.command(logs.app)
+    app.command(settings.app)
+    return app
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command that ``argv`` (default: the process's arguments) names."""
+    app = make_app()
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    try:
+        command, bound, _ = app.parse_args(tokens, print_error=False, exit_on_error=False)
+    except CycloptsError as error:
+        complain(f"{_one_line(error)}; `querator {_path(app, tokens)}--help` shows what there is")
+        return Exit.USAGE
+    try:
+        return _run_command(command, bound.args, bound.kwargs)
+    except BrokenPipeError:
+        # Whoever read our output has enough; the interpreter must not try to flush once more.
+        sys.stdout = None  # type: ignore[assignment] # as the standard library's own documentation has it
+        return Exit.OK
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except QueratorError as error:
+        if str(error):
+            complain(str(error))
+        return exit_code_of(error)
+    except OSError as error:
+        complain(str(error))
+        return Exit.FAILED
+
+
+def _run_command(command: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    result: Any
+    if _is_async(command):
+        # A failure in a task of a command comes out of its nursery in a group.
+        with _unwrapped():
+            result = trio.run(_run_interruptibly, command, args, kwargs)
+    else:
+        result = command(*args, **kwargs)
+    return result if isinstance(result, int) else Exit.OK
+
+
+async def _run_interruptibly(
+    command: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Ctrl-C and SIGTERM cancel the command, which then leaves in order; a second one kills it."""
+    if command is serve.serve:
+        return await command(*args, **kwargs)
+    code = 0
+
+    async def watch(scope: trio.CancelScope) -> None:
+        nonlocal code
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                if code:
+                    # Not even the orderly way out ends.
+                    signal.signal(number, signal.SIG_DFL)
+                    signal.raise_signal(number)
+                code = 128 + number
+                scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+        nursery.start_soon(watch, scope)
+        result = None
+        with scope:
+            result = await command(*args, **kwargs)
+        nursery.cancel_scope.cancel()
+    if code and result is None:
+        raise CommandFailed("", Exit(code))
+    return result
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        inner: BaseException = group
+        while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+            inner = inner.exceptions[0]
+        raise inner from None
+
+
+def _is_async(command: Callable[..., Any]) -> bool:
+    return bool(getattr(command, "__code__", None) and command.__code__.co_flags & 0x80)
+
+
+def _one_line(error: CycloptsError) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _path(app: App, tokens: Sequence[str]) -> str:
+    """The command that was meant, as far as there is one."""
+    chain, _, _ = app.parse_commands(list(tokens))
+    return "".join(f"{name} " for name in chain)

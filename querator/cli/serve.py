@@ -1,0 +1,111 @@
+"""``querator serve``."""
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import trio
+from cyclopts import Parameter
+
+from querator import config
+from querator.app import Application
+from querator.app import serve as serve_app
+from querator.cli.exits import CommandFailed, Exit
+from querator.cli.output import note, print_json
+from querator.env.real import real_env
+from querator.journal import write_journal
+
+
+async def serve(
+    *,
+    address: Annotated[
+        str | None, Parameter(help="HOST:PORT to listen on (localhost:2319). [env: QUERATOR_ADDRESS]")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        Parameter(help="The server's directory, made when missing (./querator-data). [env: QUERATOR_DATA]"),
+    ] = None,
+    log: Annotated[
+        str | None,
+        Parameter(help="Where the log is: sqlite, memory or postgresql://USER@HOST/DB. [env: QUERATOR_LOG]"),
+    ] = None,
+    auth: Annotated[
+        bool | None, Parameter(help="Whether every request needs an API key. [env: QUERATOR_AUTH]")
+    ] = None,
+    insecure: Annotated[
+        bool | None,
+        Parameter(help="Listen beyond this machine without TLS and API keys. [env: QUERATOR_INSECURE]"),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, Parameter(help="PEM file: the certificate chain. [env: QUERATOR_TLS_CERTIFICATE]")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, Parameter(help="PEM file: the private key. [env: QUERATOR_TLS_KEY]")
+    ] = None,
+    payload_memory: Annotated[
+        str | None,
+        Parameter(help="Bytes of waiting payloads kept in memory, as 256MiB. [env: QUERATOR_PAYLOAD_MEMORY]"),
+    ] = None,
+    log_level: Annotated[
+        str | None, Parameter(help="debug, info, warning or error. [env: QUERATOR_LOG_LEVEL]")
+    ] = None,
+    log_format: Annotated[
+        str | None, Parameter(help="auto, text or json. [env: QUERATOR_LOG_FORMAT]")
+    ] = None,
+    json: Annotated[bool, Parameter(negative="", help="Say in JSON when the server is ready.")] = False,
+) -> int:
+    """Run a server until Ctrl-C or SIGTERM; clients are told, and what waits is answered.
+
+    Without options it listens on localhost:2319 and keeps its data in ./querator-data.
+    """
+    loaded = config.load(
+        {
+            "address": address,
+            "data": None if data is None else str(data),
+            "log": log,
+            "auth": auth,
+            "insecure": insecure,
+            "tls_certificate": None if tls_certificate is None else str(tls_certificate),
+            "tls_key": None if tls_key is None else str(tls_key),
+            "payload_memory": payload_memory,
+            "log_level": log_level,
+            "log_format": log_format,
+        }
+    )
+    settings = loaded.config
+    settings.check_together()
+    stop_journal = write_journal(settings.log_level, settings.log_format)
+    env = real_env()
+
+    def ready(application: Application) -> None:
+        if json:
+            print_json({"address": application.address, "data": str(settings.data)})
+        else:
+            note(f"querator listens on {application.address}; data in {settings.data}; Ctrl-C stops it")
+
+    async def watch(stop: trio.Event, scope: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                if stop.is_set():
+                    # The second one: whoever asks twice does not want to wait.
+                    scope.cancel()
+                stop.set()
+
+    stop = trio.Event()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, stop, nursery.cancel_scope)
+            await serve_app(settings, env, ready, stop)
+            nursery.cancel_scope.cancel()
+    except* OSError as group:
+        raise CommandFailed(_cannot_listen(settings.address, group), Exit.FAILED) from group
+    finally:
+        stop_journal()
+    return Exit.OK
+
+
+def _cannot_listen(address: str, group: BaseExceptionGroup[OSError]) -> str:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"address: cannot serve on {address}: {error}; choose another with --address"
