@@ -65,8 +65,8 @@ async def consume(
     exec: Annotated[  # noqa: A002 - the flag's name
         str | None,
         Parameter(
-            help="Run this shell command for each item, its payload on standard input. Exit codes: 0 completes; "
-            "65 makes it dead; 69 releases it; any other retries it. QUERATOR_ITEM, QUERATOR_QUEUE, "
+            help="Run this shell command for each item, its payload on standard input. Exit codes: 0 "
+            "completes; 65 makes it dead; 69 releases it; any other retries it. QUERATOR_ITEM, QUERATOR_QUEUE, "
             "QUERATOR_ATTEMPT, QUERATOR_KEY, QUERATOR_KIND and QUERATOR_REFERENCE tell about it."
         ),
     ] = None,
@@ -292,7 +292,7 @@ class Runner:
         return code, lines[-1][:REASON_CHARACTERS] if lines else ""
 
     async def _start(self, item: Item, task_status: trio.TaskStatus[trio.Process]) -> None:
-        await trio.run_process(
+        await trio.run_process(  # noqa: S604 - the operator's own command
             self._command,
             stdin=item.payload,
             stderr=PIPE,

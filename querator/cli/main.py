@@ -1,5 +1,6 @@
 """Puts the commands together, runs one, and makes words and exit codes of what went wrong."""
 
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -60,7 +61,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _run_command(command, bound.args, bound.kwargs)
     except BrokenPipeError:
         # Whoever read our output has enough; the interpreter must not try to flush once more.
-        sys.stdout = None  # type: ignore[assignment] # as the standard library's own documentation has it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.OK
     except KeyboardInterrupt:
         return Exit.INTERRUPTED

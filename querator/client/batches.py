@@ -51,6 +51,7 @@ class Batch:
     """Consecutive items of one reservation, by column. Settle all of it, or ranges of indexes."""
 
     __slots__ = (
+        "_entered",
         "_left",
         "_marks",
         "_message",

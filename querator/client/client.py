@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from ssl import SSLContext
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import trio
 
@@ -36,8 +36,6 @@ from querator.protocol.messages import (
     Watch,
     Watching,
 )
-
-T = TypeVar("T")
 
 _CODECS: Final[dict[str, Codec]] = {"msgpack": MSGPACK, "json": JSON}
 REPORTS_MAX: Final = 16
@@ -304,13 +302,8 @@ class Client:
             self._protocol.unwatch(number, Answer[Unwatched]())
 
     async def call(
-        self,
-        method: str,
-        params: object = None,
-        *,
-        result: type[T] = dict,  # type: ignore[assignment] # without it, T is dict
-        is_repeatable: bool = False,
-    ) -> T:
+        self, method: str, params: object = None, *, result: type[Any] = dict, is_repeatable: bool = False
+    ) -> Any:
         """An operator's call (docs/PROTOCOL.md), its result as a ``result``.
 
         ``is_repeatable``: it only reads, so that it may be asked again after a reconnect.
