@@ -46,12 +46,13 @@ class Witness:
         self._is_written = True
 
     async def load(self) -> None:
-        """Read the file, if there is one.
+        """Read the file, if there is one, and see to it that there can be.
 
         Raises:
             StoreCorrupt: it is not a witness; without it a loss might not be noticed.
         """
         try:
+            await self._env.files.make_directory(self._path.parent)
             content = await self._env.files.read(self._path)
         except FileNotFoundError:
             return

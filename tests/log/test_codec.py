@@ -31,7 +31,7 @@ from querator.log.codec import (
     seal,
     tail_of,
 )
-from querator.log.kinds import KINDS, SCHEMAS, VERSION
+from querator.log.kinds import ATTRIBUTES, KINDS, SCHEMAS, VERSION
 from querator.log.records import Record
 from querator.log.upcasts import Tables, upcast
 from tests.log import samples
@@ -429,6 +429,50 @@ def test_a_damaged_length_cannot_ask_for_all_memory() -> None:
     columns.check_count(RECORD_VALUES_MAX)
     with pytest.raises(CorruptRecord):
         columns.check_count(RECORD_VALUES_MAX + 1)
+
+
+@pytest.mark.parametrize(
+    ("column", "data", "words"),
+    [
+        (columns.INTEGERS, b"\x0d", "integers of type 13"),
+        (columns.INTEGERS, b"\x09\x01", "ends in the middle"),
+        (columns.INTEGERS, b"", "ends in the middle"),
+        (columns.TEXTS, b"\x04", "texts of type 4"),
+        (columns.TEXTS, b"\x01\x01\x00\x00\x00\xff", "not UTF-8"),
+        (columns.TEXTS, b"\x03\x03\x00\x00\x00", "dictionary of 3 texts for 2"),
+        (columns.TEXTS, b"\x03\x00\x00\x00\x00", "dictionary of 0 texts for 2"),
+        (
+            columns.TEXTS,
+            b"\x03\x01\x00\x00\x00\x01\x01\x01\x00\x00\x00a\x06\x00\x01",
+            "beyond the dictionary",
+        ),
+        (columns.TEXTS, b"\x02\x01\x02\x01\x00\x00\x00a", "not as long as they should be"),
+        (columns.TEXTS, b"\x02\x04" + b"\xff" * 8, "negative count"),
+        (columns.BLOBS, b"\x01", "bytes of type 1"),
+        (columns.OPTIONAL_PAIRS, b"\x02", "ranges of type 2"),
+        (columns.OPTIONAL_PAIRS, b"\x01\x04" + b"\xff" * 8, "negative count"),
+        (columns.PAIRS, b"\x04" + b"\xff" * 8, "negative count"),
+        (columns.HEADERS, b"\x01\x02\x01\x01\x00\x00\x00a\x00", "there twice"),
+        (ATTRIBUTES, b"\x02", "attributes of type 2"),
+        (ATTRIBUTES, b"\x01\x01\x01\x00\x01\x04", "unknown shape"),
+        (ATTRIBUTES, b"\x01\x01\x01\x00\x01\x01\x01\x00\x00\x00\x00", "fewer attributes"),
+        (ATTRIBUTES, b"\x01\x01\x01\x00\x01\x01\x03\x00\x00\x00\x00", "more attributes"),
+    ],
+)
+def test_what_is_wrong_with_a_column_is_said(column: columns.Column, data: bytes, words: str) -> None:
+    with pytest.raises(CorruptRecord, match=words):
+        column.take(columns.Reader(data), 2)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [columns.INTEGERS, columns.BOOLEANS, columns.TEXTS, columns.BLOBS, columns.OPTIONAL_PAIRS, ATTRIBUTES],
+)
+def test_an_empty_column_is_no_bytes(column: columns.Column) -> None:
+    out: list[bytes] = []
+    column.put(out, [])
+    assert out == []
+    assert list(column.take(columns.Reader(b""), 0)) == []
 
 
 # --- Upcasts -------------------------------------------------------------------------------------

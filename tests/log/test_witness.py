@@ -12,12 +12,38 @@ from querator.env import Env
 from querator.env.virtual import virtual_env
 from querator.errors import DataLossSuspected, StoreCorrupt
 from querator.log.memory import MemoryDisk, MemoryLog
-from querator.log.store import Verdict
+from querator.log.store import LogStore, Verdict
 from querator.log.witness import Witness, WitnessedLog
+from tests.log.log_contract import Fault, LogContract, LogHarness
 from tests.log.records import make_chain, make_record
+from tests.log.test_memory_log import MemoryHarness
 
 ONE = PartitionId(1)
 PATH = Path("/witness.json")
+
+
+class WitnessedHarness(MemoryHarness):
+    def __init__(self) -> None:
+        super().__init__()
+        self.env = virtual_env(1)
+
+    async def open(self) -> LogStore:
+        store = await super().open()
+        log = WitnessedLog(store, Witness(self.env, PATH))
+        await log.witness.load()
+        return log
+
+    async def fail_next_append(self, store: LogStore, fault: Fault) -> None:
+        assert isinstance(store, WitnessedLog)
+        await super().fail_next_append(store.store, fault)
+
+
+class TestWitnessedLog(LogContract):
+    """With a witness a store is still a store."""
+
+    @pytest.fixture
+    def harness(self) -> LogHarness:
+        return WitnessedHarness()
 
 
 async def open_log(env: Env, disk: MemoryDisk) -> WitnessedLog:
