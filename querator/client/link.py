@@ -1,5 +1,6 @@
 """One WebSocket connection to a server, as frames in and out. The only module that knows trio-websocket."""
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from ssl import SSLContext
@@ -149,5 +150,11 @@ def _lost(error: trio_websocket.ConnectionClosed) -> LinkLost:
 def _reason(error: OSError) -> str:
     """One line; trio reports a failed connect as "all attempts ... failed", with the causes inside."""
     causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
-    texts = dict.fromkeys(cause.strerror or str(cause) for cause in causes if isinstance(cause, OSError))
+    texts = dict.fromkeys(_text(cause) for cause in causes if isinstance(cause, OSError))
     return "; ".join(texts) or str(error)
+
+
+def _text(error: OSError) -> str:
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)

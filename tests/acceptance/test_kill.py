@@ -78,6 +78,9 @@ def test_every_line_comes_out_once_though_the_server_is_killed(tmp_path: Path) -
             for consumer in consumers:
                 consumer.wait(20)
             producer.kill()
+            producer.wait()
+            if producer.stderr:
+                producer.stderr.close()
             server.stop()
     got = [line for out in outputs for line in out.read_text().splitlines()]
     assert dict.fromkeys(got).keys() == dict.fromkeys(source.read_text().splitlines()).keys()
