@@ -358,6 +358,59 @@ async def test_a_statement_that_fails_before_the_commit_is_rolled_back(data: Pat
     await store.aclose()
 
 
+async def test_a_file_that_is_damaged_under_a_server_is_unavailable_to_appends(data: Path) -> None:
+    class Damaged(sqlite3.Connection):
+        def executemany(self, sql: str, rows: Any, /) -> sqlite3.Cursor:
+            raise io_error("database disk image is malformed", sqlite3.SQLITE_CORRUPT)
+
+    store = await open_log(data, factory=Damaged)
+    for _ in range(2):
+        with pytest.raises(LogUnavailable, match=r"damaged.*restore"):
+            await store.append([make_record()])
+    await store.aclose()
+
+
+async def test_a_file_that_cannot_be_recovered_keeps_its_outcome_unknown(data: Path) -> None:
+    store = await open_log(data, factory=FailingConnection)
+    chain = make_chain(1, 2)
+    await store.append(chain[:1])
+    FailingConnection.plan[str(data)].append(Fault.UNKNOWN_LOST)
+    with pytest.raises(AppendOutcomeUnknown):
+        await store.append(chain[1:])
+    kept = (data / "log-000001.db").read_bytes()
+    (data / "log-000001.db").write_bytes(b"garbage" * 1_000)
+    with pytest.raises(AppendOutcomeUnknown, match="not known yet"):
+        await store.append(chain[1:])
+    with pytest.raises(StoreCorrupt):
+        await store.tail(ONE)
+    (data / "log-000001.db").write_bytes(kept)
+    assert await store.append(chain[1:]) == [Verdict.MINE]
+    await store.aclose()
+
+
+async def test_a_record_that_is_no_row_leaves_no_transaction_open(data: Path) -> None:
+    store = await open_log(data)
+    with pytest.raises(OverflowError):
+        await store.append([make_record(nonce=2**70)])
+    assert await store.append([make_record()]) == [Verdict.MINE]
+    await store.aclose()
+
+
+async def test_a_bucket_that_vanishes_is_unavailable_to_readers(data: Path) -> None:
+    chain = await written(data, 4, rolls=(2,))
+    store = await open_log(data)
+    (data / "log-000001.db").rename(data / "elsewhere")
+    with pytest.raises(LogUnavailable, match="log-000001"):
+        await read_all(store, ONE)
+    with pytest.raises(LogUnavailable):
+        await store.read_payloads(ONE, [Position(1)])
+    with pytest.raises(LogUnavailable):
+        await store.append([chain[0]])
+    (data / "elsewhere").rename(data / "log-000001.db")
+    assert await read_all(store, ONE) == chain
+    await store.aclose()
+
+
 async def test_damaged_snapshots_are_reported(data: Path, told: list[str]) -> None:
     (record,) = await written(data, 1)
     store = await open_log(data)

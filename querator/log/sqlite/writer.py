@@ -3,12 +3,12 @@
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from querator.core.ids import PartitionId
 from querator.core.invariants import check
 from querator.core.limits import SQLITE_WAL_BYTES
-from querator.errors import AppendOutcomeUnknown, LogError, LogUnavailable
+from querator.errors import AppendOutcomeUnknown, LogError, LogUnavailable, StoreCorrupt
 from querator.log.records import Record, Tail
 from querator.log.rules import Standing, size_of, standing
 from querator.log.sqlite.buckets import (
@@ -105,13 +105,22 @@ class Writer:
             self.open(self._buckets)
 
     def append(self, records: Sequence[Record]) -> list[Verdict]:
-        """See ``LogStore.append``."""
+        """See ``LogStore.append``.
+
+        A damaged file is unavailable to whoever appends: reading it says what to do about it.
+        """
         try:
             self.recover()
-        except LogUnavailable as error:
+        except (LogUnavailable, StoreCorrupt) as error:
             if self.is_sound:
-                raise
+                raise LogUnavailable(str(error)) from error
             raise AppendOutcomeUnknown(f"an earlier append's outcome is not known yet: {error}") from error
+        try:
+            return self._append(records)
+        except StoreCorrupt as error:
+            raise LogUnavailable(str(error)) from error
+
+    def _append(self, records: Sequence[Record]) -> list[Verdict]:
         check(
             len({record.partition: 0 for record in records}) == len(records),
             "an append has one record a partition",
@@ -140,6 +149,10 @@ class Writer:
             connection.executemany(INSERT, map(ROW_OF, records))
         except sqlite3.Error as error:
             self._roll_back(error)
+        except Exception:
+            # A record that is no row: a bug, which must not leave a transaction open.
+            connection.execute("ROLLBACK")
+            raise
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -147,7 +160,7 @@ class Writer:
                 self._roll_back(error)
             raise self._unknown(error) from error
 
-    def _roll_back(self, error: sqlite3.Error) -> None:
+    def _roll_back(self, error: sqlite3.Error) -> NoReturn:
         """Nothing was committed; make certain that nothing is, then say what was wrong.
 
         The file is opened anew to see: the write-ahead log may hold frames that this connection never
