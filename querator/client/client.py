@@ -38,6 +38,7 @@ from querator.protocol.messages import (
 )
 
 _CODECS: Final[dict[str, Codec]] = {"msgpack": MSGPACK, "json": JSON}
+_NO_COLUMNS: Final[dict[str, Any]] = {}
 REPORTS_MAX: Final = 16
 """Reports of a watch that its reader may fall behind; then the oldest are dropped."""
 
@@ -147,7 +148,7 @@ class Client:
         pending = Pending(self, count, byte_count)
         self._outstanding_items += count
         self._outstanding_bytes += byte_count
-        self._protocol.produce(queue, payloads, self._columns(**columns) if columns else {}, pending)
+        self._protocol.produce(queue, payloads, self._columns(**columns) if columns else _NO_COLUMNS, pending)
         return pending
 
     async def wait_room(self, items: int = limits.BATCH_ITEMS_MAX, byte_count: int = 0) -> None:
@@ -371,6 +372,10 @@ _COLUMNS: Final = (
 
 def _check_payloads(payloads: Sequence[bytes]) -> int:
     """Their bytes. What the server would refuse is refused here, before others share its message."""
+    if len(payloads) == 1:
+        size = len(payloads[0])
+        if size <= limits.PAYLOAD_BYTES_MAX:
+            return size
     if not payloads:
         raise Rejected(Code.BATCH_EMPTY, "a produce needs at least one item", "payloads")
     if len(payloads) > limits.BATCH_ITEMS_MAX:

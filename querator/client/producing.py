@@ -44,9 +44,12 @@ _SPLITTABLE: Final = frozenset(
 """Rejections that one of several coalesced calls may have brought on all of them."""
 
 
-@attrs.frozen
+@attrs.define
 class Receipt:
-    """Where the items of one produce call are: committed, in this order."""
+    """Where the items of one produce call are: committed, in this order.
+
+    Treat it as immutable: it is not frozen only because its construction is on the hot path.
+    """
 
     partition: int
     first: int
@@ -136,9 +139,11 @@ class Batch:
         if not isinstance(message, Produced):
             self.abandoned(unexpected(message))
             return
-        if len(self.calls) == 1 and message.numbers is None and message.duplicates is None:
-            count, answer = self.calls[0]
-            answer.resolve(Receipt(message.partition, message.first, count))
+        if message.numbers is None and message.duplicates is None:
+            partition, first = message.partition, message.first
+            for count, answer in self.calls:
+                answer.resolve(Receipt(partition, first, count))
+                first += count
             return
         start = 0
         for count, answer in self.calls:
