@@ -12,7 +12,6 @@ from cyclopts import App
 from cyclopts.exceptions import CycloptsError
 
 from querator import __version__
-from querator.cli import consume, items, logs, produce, queues, serve, settings, stats
 from querator.cli.exits import CommandFailed, Exit, exit_code_of
 from querator.cli.output import complain
 from querator.errors import QueratorError
@@ -26,8 +25,22 @@ Settings come from flags, then QUERATOR_* variables, then querator.toml, then de
 `querator config show --origin`. Exit codes and examples: docs/CLI.md."""
 
 
-def make_app() -> App:
-    """All commands."""
+COMMANDS: Final = {
+    "serve": ("querator.cli.serve:serve", "Run a server."),
+    "queues": ("querator.cli.queues:app", "Create, look at and change queues."),
+    "produce": ("querator.cli.produce:produce", "Append lines, JSON documents or files to a queue."),
+    "consume": ("querator.cli.consume:consume", "Take items: print them, or run a command for each."),
+    "stats": ("querator.cli.stats:stats", "A queue's counters, once or live."),
+    "item": ("querator.cli.items:item_app", "One item, and its history."),
+    "dead": ("querator.cli.items:dead_app", "Items that will not be tried again, until redriven."),
+    "log": ("querator.cli.logs:app", "Read and check the log of a server that is not running."),
+    "config": ("querator.cli.settings:app", "The settings that count here, and where they come from."),
+}
+"""Where each is, and what it is for."""
+
+
+def make_app(*, is_overview: bool = False) -> App:
+    """All commands. ``is_overview``: they are to be listed, without being loaded."""
     app = App(
         name="querator",
         help=HELP,
@@ -36,22 +49,16 @@ def make_app() -> App:
         version_flags=["--version"],
         suppress_keyboard_interrupt=False,
     )
-    app.command(serve.serve)
-    app.command(queues.app)
-    app.command(produce.produce)
-    app.command(consume.consume)
-    app.command(stats.stats)
-    app.command(items.item_app)
-    app.command(items.dead_app)
-    app.command(logs.app)
-    app.command(settings.app)
+    # By name, loaded when asked for: a producer needs no server, and should not wait for one to load.
+    for name, (where, purpose) in COMMANDS.items():
+        app.command(where, name=name, **({"help": purpose} if is_overview else {}))
     return app
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` (default: the process's arguments) names."""
-    app = make_app()
     tokens = list(sys.argv[1:] if argv is None else argv)
+    app = make_app(is_overview=not tokens or tokens[0] not in COMMANDS)
     try:
         command, bound, _ = app.parse_args(tokens, print_error=False, exit_on_error=False)
     except CycloptsError as error:
@@ -89,7 +96,8 @@ async def _run_interruptibly(
     command: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Ctrl-C and SIGTERM cancel the command, which then leaves in order; a second one kills it."""
-    if command is serve.serve:
+    if command.__module__ == "querator.cli.serve":
+        # It has an orderly end of its own.
         return await command(*args, **kwargs)
     code = 0
 
