@@ -240,6 +240,10 @@ class _Connection:
                     await self._wire.send(frames.encode_close(outbox.farewell.code, outbox.farewell.reason))
                     await self._peer_has_closed.wait()
                     break
+                elif self._peer_has_closed.is_set():
+                    # The peer is gone without a word: what waits for it will never leave, and waiting for
+                    # room or for a farewell would be a loop that no cancellation ends.
+                    break
         except Disconnected:
             pass
         self._nursery.cancel_scope.cancel()

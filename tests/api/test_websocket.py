@@ -232,6 +232,24 @@ async def test_a_slow_reader_is_cut_off_and_the_others_are_served(autojump_clock
         assert house.server.registry.counters.sessions_cut_off == 1
 
 
+async def test_a_reader_that_vanishes_with_messages_waiting_costs_only_itself(autojump_clock: MockClock) -> None:
+    """The writer was waiting for room; what waits behind it must not keep the server's loop for itself."""
+    async with running() as house, house.client(MSGPACK) as quick:
+        slow = await house.stream()
+        hello = JSON_HELLO[:-1] + b',{"type":"subscribe","id":1,"queue":"mail","batch":10,"window":10000}]'
+        await slow.send_all(HANDSHAKE + client_frame(1, hello))
+        await wait_all_tasks_blocked()
+        for _ in range(3):
+            house.broker.add("mail", *([b"x" * 200_000] * 10))
+            await wait_all_tasks_blocked()
+        await trio.aclose_forcefully(slow)
+        with trio.fail_after(5):
+            await quick.send(wire.Stats(id=1, queue="mail"))
+            assert len(await quick.receive()) == 1
+            await trio.sleep(1)
+        assert len(house.server.registry.sessions) == 1
+
+
 async def test_a_bug_costs_one_connection(autojump_clock: MockClock) -> None:
     told = []
     stop = telemetry.listen(lambda name, fields: told.append((name, fields)))
