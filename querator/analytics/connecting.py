@@ -1,0 +1,41 @@
+"""``connect``: an archive as a DuckDB connection with the documented schema."""
+
+from pathlib import Path
+
+from querator.analytics.manifest import ArchiveError, check_parts, read_manifest
+from querator.analytics.schema import create_schema
+from querator.analytics.warehouse import Connection, DuckDBError, open_database, sandbox
+from querator.core import limits
+
+
+def connect(
+    source: str | Path,
+    *,
+    memory_limit: str = limits.ANALYTICS_MEMORY,
+    threads: int = 0,
+    verify: bool = True,
+    sandboxed: bool = False,
+) -> Connection:
+    """Open the archive in the directory ``source`` as it is now; later exports need another ``connect``.
+
+    The caller owns the connection and closes it. It is in memory; what it is given to keep is gone then.
+    Views and macros are in the schema ``querator``, which is searched first. ``verify`` reads all files
+    and compares them with what was written (half a second a gigabyte); without it, only their sizes.
+    ``sandboxed``: the connection can read the archive and nothing else, and its settings are locked.
+
+    Raises:
+        ArchiveError: there is no archive, or a file is missing or damaged; it is named.
+    """
+    directory = Path(source).resolve()
+    manifest = read_manifest(directory)
+    check_parts(directory, [*manifest.parts, *manifest.payload_parts], digests=verify)
+    connection = open_database(memory_limit=memory_limit, threads=threads)
+    try:
+        create_schema(connection, directory, manifest)
+        connection.execute("SET search_path = 'querator,main'")
+        if sandboxed:
+            sandbox(connection, [directory])
+    except DuckDBError as error:
+        connection.close()
+        raise ArchiveError(f"{directory} cannot be read: {error}") from error
+    return connection

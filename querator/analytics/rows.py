@@ -1,0 +1,130 @@
+"""What one exported row is: a *run* of consecutive items that one event did the same to.
+
+A row is a tuple in the order of ``COLUMNS``; numbers are integers (0: none), texts are strings
+("": none). Rows gather in a ``RowBuffer`` and leave it as columns, texts by dictionary.
+"""
+
+from array import array
+from collections.abc import Iterable
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from querator.analytics.arrow import ArrowTable, TextColumn
+
+Row: TypeAlias = "tuple[Any, ...]"
+
+
+@attrs.frozen
+class RowColumn:
+    """A column of the exported files. ``kind``: number | time (microseconds, UTC) | text."""
+
+    name: str
+    kind: str
+    comment: str
+
+    @property
+    def sql(self) -> str:
+        """Its expression over the raw columns, for the Parquet file."""
+        if self.kind == "time":
+            return f"make_timestamp(nullif({self.name}, 0)) AS {self.name}"
+        if self.kind == "text":
+            return f"nullif({self.name}, '') AS {self.name}"
+        if self.name in NEVER_NULL:
+            return self.name
+        return f"nullif({self.name}, 0) AS {self.name}"
+
+    @property
+    def sql_type(self) -> str:
+        return {"time": "TIMESTAMP", "text": "VARCHAR", "number": "BIGINT"}[self.kind]
+
+
+NEVER_NULL: Final = frozenset({"partition", "position", "seq", "items"})
+
+COLUMNS: Final = (
+    RowColumn("partition", "number", "the partition, globally"),
+    RowColumn("position", "number", "the record in the partition's log"),
+    RowColumn("seq", "number", "the row within its record, from 0: (partition, position, seq) is unique"),
+    RowColumn("happened_at", "time", "when it happened, UTC"),
+    RowColumn("event", "text", "what happened: produced, reserved, completed, retried, ended, dead …"),
+    RowColumn("first_item", "number", "number of the first item; absent where the event is about no item"),
+    RowColumn("items", "number", "how many consecutive items this row is about"),
+    RowColumn(
+        "state_before", "text", "state before: scheduled, ready, reserved, dead; absent: there were none"
+    ),
+    RowColumn("state_after", "text", "state after; absent: they are gone (completed, cleared, …)"),
+    RowColumn("reservation", "number", "number of the reservation in its partition"),
+    RowColumn("session", "text", "session of the holder; absent: a reservation without a session"),
+    RowColumn("attempt", "number", "number of the attempt, from 1 (a released one is not counted)"),
+    RowColumn("produced_at", "time", "when the items entered this partition"),
+    RowColumn("ready_at", "time", "since when they had been ready (or were due) when they were reserved"),
+    RowColumn("first_reserved_at", "time", "when they were reserved for the first time"),
+    RowColumn("reserved_at", "time", "when the reservation in question began"),
+    RowColumn("deadline", "time", "deadline of the reservation (of reserved and extended)"),
+    RowColumn("due_at", "time", "for when the items were scheduled (of produced and retried)"),
+    RowColumn("reason", "text", "why: of released, ended, dead; what, of policy_applied and clock_stepped"),
+    RowColumn("item_kind", "text", "the items' kind"),
+    RowColumn("item_key", "text", "the items' key (of produced)"),
+    RowColumn("author", "text", "who: producer, operator or node"),
+    RowColumn("peer", "number", "the other partition (of moved and received)"),
+)
+
+NAMES: Final = tuple(column.name for column in COLUMNS)
+_IS_TEXT: Final = tuple(column.kind == "text" for column in COLUMNS)
+
+
+class RowBuffer:
+    """Rows that wait to be written, as columns. Owned by one export."""
+
+    def __init__(self) -> None:
+        self._numbers: list[array[int]] = []
+        self._texts: list[dict[str, int]] = []
+        self.rows = 0
+        self.items = 0
+        """Item events: the sum of ``items``."""
+        self.clear()
+
+    def clear(self) -> None:
+        self._numbers = [array("i" if is_text else "q") for is_text in _IS_TEXT]
+        self._texts = [{"": 0} if is_text else {} for is_text in _IS_TEXT]
+        self.rows = 0
+        self.items = 0
+
+    def extend(self, rows: list[Row]) -> None:
+        """Take over these rows."""
+        if not rows:
+            return
+        self.rows += len(rows)
+        for index, values in enumerate(zip(*rows, strict=True)):
+            if _IS_TEXT[index]:
+                texts = self._texts[index]
+                for text in dict.fromkeys(values):
+                    if text not in texts:
+                        texts[text] = len(texts)
+                self._numbers[index].extend(map(texts.__getitem__, values))
+            else:
+                self._numbers[index].extend(values)
+        self.items += sum(self._numbers[_ITEMS][-len(rows) :])
+
+    def table(self) -> ArrowTable:
+        """What is here, readable as long as the table is kept and nothing is added."""
+        return ArrowTable(
+            {
+                column.name: TextColumn(numbers, list(texts)) if column.kind == "text" else numbers
+                for column, numbers, texts in zip(COLUMNS, self._numbers, self._texts, strict=True)
+            }
+        )
+
+    def days(self) -> list[int]:
+        """The days (since 1970-01-01) of the rows, ascending."""
+        return sorted(dict.fromkeys(at // _DAY for at in self._numbers[_AT]))
+
+
+_AT: Final = NAMES.index("happened_at")
+_ITEMS: Final = NAMES.index("items")
+_DAY: Final = 86_400_000_000
+
+
+def select_list(columns: Iterable[RowColumn] = COLUMNS) -> str:
+    """The SELECT list that turns raw columns into those of the files."""
+    return ", ".join(column.sql for column in columns)

@@ -1,0 +1,19 @@
+-- TABLE MACRO deaths(queue_name, since, until)
+-- Items that became dead, by reason.
+--
+-- queue_name: the queue; NULL: all
+-- since: from then on; default: the beginning
+-- until: before then; default: the end
+CREATE MACRO querator.deaths(queue_name, since := NULL::TIMESTAMP, until := NULL::TIMESTAMP) AS TABLE
+SELECT
+    queue,
+    coalesce(reason, '') AS reason,
+    sum(items)::BIGINT AS items,
+    max(happened_at) AS last_at
+FROM querator.runs
+WHERE event = 'dead'
+    AND (queue_name IS NULL OR queue = queue_name)
+    AND (since IS NULL OR happened_at >= since)
+    AND (until IS NULL OR happened_at < until)
+GROUP BY ALL
+ORDER BY items DESC, queue, reason

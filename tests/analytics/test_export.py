@@ -1,0 +1,214 @@
+"""Exports: exactly once per position, in steps, killed anywhere, over damaged files."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from querator.analytics import warehouse
+from querator.analytics.export import Exporter
+from querator.analytics.manifest import MANIFEST, ArchiveError, check_parts, read_manifest
+from querator.core.ids import PartitionId
+from querator.env import Env
+from querator.env.real import real_env
+from querator.log.memory import MemoryDisk, MemoryLog
+from tests.analytics.histories import (
+    PartitionHistory,
+    catalog_records,
+    plain_fold,
+    random_history,
+    store_records,
+)
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class MortalFiles:
+    """Files that die at the ``fatal``-th change, before it or right after it."""
+
+    def __init__(self, files: Any, fatal: int, *, after: bool) -> None:
+        self._files = files
+        self._fatal = fatal
+        self._after = after
+        self.changes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+    async def _change(self, change: Callable[..., Any], *args: Any) -> None:
+        self.changes += 1
+        if self.changes == self._fatal and not self._after:
+            raise Killed
+        await change(*args)
+        if self.changes == self._fatal:
+            raise Killed
+
+    async def write(self, path: Path, content: bytes) -> None:
+        await self._change(self._files.write, path, content)
+
+    async def remove(self, path: Path) -> None:
+        await self._change(self._files.remove, path)
+
+
+async def make_store(*histories: PartitionHistory, queues: dict[str, list[int]] | None = None) -> MemoryLog:
+    store = MemoryLog(real_env(), MemoryDisk())
+    await store.open()
+    if queues is not None:
+        await store_records(store, catalog_records(queues))
+    for history in histories:
+        await store_records(store, history.records)
+    return store
+
+
+def rows_of(directory: Path) -> list[tuple[Any, ...]]:
+    manifest = read_manifest(directory)
+    connection = warehouse.open_database(threads=1)
+    files = warehouse.file_list([directory / part.file for part in manifest.parts])
+    rows = connection.execute(
+        "SELECT partition, position, seq, event, first_item, items, epoch_us(happened_at)"
+        f" FROM read_parquet({files}) ORDER BY ALL"
+    ).fetchall()
+    connection.close()
+    return rows
+
+
+def item_count(directory: Path) -> int:
+    return sum(row[5] for row in rows_of(directory) if row[4] is not None and row[3] != "extended")
+
+
+async def test_export_has_every_item_event_once(tmp_path: Path) -> None:
+    histories = [random_history(random.Random(seed), seed, 200, keyed=seed == 2) for seed in (1, 2)]
+    store = await make_store(*histories)
+    exported = await Exporter(real_env(), [store], tmp_path).refresh()
+    expected = sum(len(plain_fold(history.records)) for history in histories)
+    assert item_count(tmp_path) == expected
+    manifest = read_manifest(tmp_path)
+    assert exported.records == sum(len(history.records) for history in histories)
+    assert exported.rows == sum(part.rows for part in manifest.parts) == len(rows_of(tmp_path))
+    assert exported.items == sum(part.items for part in manifest.parts)
+    check_parts(tmp_path, manifest.parts)
+    days = {part.day for part in manifest.parts}
+    assert len(days) > 1
+    assert {mark.partition: mark.position for mark in manifest.marks} == {
+        history.state.partition: len(history.records) for history in histories
+    }
+
+
+async def test_exports_in_steps_make_the_same_rows_as_one(tmp_path: Path) -> None:
+    history = random_history(random.Random(5), 4, 150)
+    store = await make_store()
+    exporter = Exporter(real_env(), [store], tmp_path / "steps")
+    for start in range(0, len(history.records), 9):
+        await store_records(store, history.records[start : start + 9])
+        await exporter.refresh()
+    await Exporter(real_env(), [store], tmp_path / "once").refresh()
+    assert rows_of(tmp_path / "steps") == rows_of(tmp_path / "once")
+    again = await exporter.refresh()
+    assert (again.records, again.rows) == (0, 0)
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_export_killed_anywhere_goes_on_without_gap_or_duplicate(tmp_path: Path, after: bool) -> None:
+    history = random_history(random.Random(6), 4, 40)
+    whole = await make_store(history)
+    await Exporter(real_env(), [whole], tmp_path / "whole").refresh()
+    half = len(history.records) // 2
+    fatal = 0
+    while True:
+        fatal += 1
+        directory = tmp_path / f"killed-{fatal}"
+        store = await make_store()
+        await store_records(store, history.records[:half])
+        await Exporter(real_env(), [store], directory).refresh()
+        await store_records(store, history.records[half:])
+        files = MortalFiles(real_env().files, fatal, after=after)
+        mortal: Env = attrs.evolve(real_env(), files=files)
+        try:
+            await Exporter(mortal, [store], directory).refresh()
+        except Killed:
+            pass
+        else:
+            break
+        await Exporter(real_env(), [store], directory).refresh()
+        assert rows_of(directory) == rows_of(tmp_path / "whole")
+        named = {directory / name for name in read_manifest(directory).files()}
+        found = {path for path in directory.rglob("*") if path.is_file()}
+        assert found - named == {directory / MANIFEST, directory / "lock"}
+    assert fatal > 4
+
+
+async def test_missing_and_damaged_parts_are_named(tmp_path: Path) -> None:
+    store = await make_store(random_history(random.Random(7), 4, 100))
+    await Exporter(real_env(), [store], tmp_path).refresh()
+    parts = read_manifest(tmp_path).parts
+    path = tmp_path / parts[0].file
+    content = path.read_bytes()
+    path.write_bytes(content[:50] + bytes((content[50] ^ 1,)) + content[51:])
+    with pytest.raises(ArchiveError, match=f"{parts[0].file} is damaged"):
+        check_parts(tmp_path, parts)
+    path.write_bytes(content[:-1])
+    with pytest.raises(ArchiveError, match="bytes instead of"):
+        check_parts(tmp_path, parts, digests=False)
+    path.unlink()
+    with pytest.raises(ArchiveError, match=f"{parts[0].file} is missing"):
+        check_parts(tmp_path, parts, digests=False)
+
+
+async def test_damaged_checkpoint_and_manifest_are_named(tmp_path: Path) -> None:
+    history = random_history(random.Random(8), 4, 100)
+    store = await make_store()
+    await store_records(store, history.records[:-1])
+    await Exporter(real_env(), [store], tmp_path).refresh()
+    await store_records(store, history.records[-1:])
+    fold = tmp_path / read_manifest(tmp_path).marks[0].fold
+    content = fold.read_bytes()
+    fold.write_bytes(content[:-1])
+    with pytest.raises(ArchiveError, match=r"partition-4-00000001\.fold is damaged"):
+        await Exporter(real_env(), [store], tmp_path).refresh()
+    fold.unlink()
+    with pytest.raises(ArchiveError, match=r"partition-4-00000001\.fold is missing"):
+        await Exporter(real_env(), [store], tmp_path).refresh()
+    (tmp_path / MANIFEST).write_bytes(b"{}x")
+    with pytest.raises(ArchiveError, match="manifest"):
+        await Exporter(real_env(), [store], tmp_path).refresh()
+
+
+async def test_archive_of_another_log_is_refused(tmp_path: Path) -> None:
+    history = random_history(random.Random(9), 4, 100)
+    await Exporter(real_env(), [await make_store(history)], tmp_path).refresh()
+    shorter = await make_store()
+    await store_records(shorter, history.records[:3])
+    with pytest.raises(ArchiveError, match="partition 4 of store"):
+        await Exporter(real_env(), [shorter], tmp_path).refresh()
+
+
+async def test_one_process_writes_an_archive_at_a_time(tmp_path: Path) -> None:
+    store = await make_store(random_history(random.Random(9), 4, 30))
+    exporter = Exporter(real_env(), [store], tmp_path)
+    async with exporter.archive.locked():
+        with pytest.raises(ArchiveError, match="is being written by process"):
+            await Exporter(real_env(), [store], tmp_path).refresh()
+
+
+async def test_payloads_are_exported_when_asked_for(tmp_path: Path) -> None:
+    history = random_history(random.Random(10), 4, 60)
+    store = await make_store(history)
+    await Exporter(real_env(), [store], tmp_path, payloads=True).refresh()
+    manifest = read_manifest(tmp_path)
+    connection = warehouse.open_database(threads=1)
+    files = warehouse.file_list([tmp_path / part.file for part in manifest.payload_parts])
+    found = connection.execute(f"SELECT partition, item, payload FROM read_parquet({files}) ORDER BY item")
+    assert found.fetchall() == [(4, item, b"x") for item in range(1, history.state.next_item)]
+    connection.close()
+
+
+async def test_queues_come_from_the_catalog(tmp_path: Path) -> None:
+    store = await make_store(random_history(random.Random(11), 4, 30), queues={"mail": [4, 5]})
+    await Exporter(real_env(), [store], tmp_path).refresh()
+    queue = read_manifest(tmp_path).queues[0]
+    assert (queue.name, queue.partitions) == ("mail", [PartitionId(4), PartitionId(5)])
