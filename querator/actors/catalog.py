@@ -4,13 +4,15 @@ Changes are rare, so one runs at a time: decide, append, fold, and only then tel
 the catalog's store is down queues go on by the policy in their own logs, and changes are refused.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
+import attrs
+import msgspec
 import trio
 
 from querator import telemetry
-from querator.actors.claim import Claim, append_surely, claim
+from querator.actors.claim import Reader, append_surely, claim, is_on_chain
 from querator.core import events as ev
 from querator.core.catalog import (
     DECISION_ENTROPY_BYTES,
@@ -20,20 +22,63 @@ from querator.core.catalog import (
     Document,
     decide,
     decode,
+    decode_catalog,
     encode,
+    encode_catalog,
     evolve,
 )
 from querator.core.ids import CATALOG_PARTITION, SECOND, Duration, Position
-from querator.core.limits import READ_BYTES_MAX, RESTORE_PAGE_RECORDS
 from querator.core.replies import Code, Rejected
 from querator.env import Env, seconds
-from querator.errors import CorruptRecord
-from querator.log.codec import GENESIS, decode_events, seal
+from querator.log.codec import GENESIS, checksum, seal
+from querator.log.records import Record, Snapshot, Tail
 from querator.log.store import LogStore
 
 CHANGE_TIMEOUT: Final = Duration(10 * SECOND)
 
 CarryOut: TypeAlias = Callable[[Document], Awaitable[None]]
+
+
+@attrs.define
+class _CatalogReader(Reader):
+    """Reads partition 0 into a catalog."""
+
+    catalog: Catalog = attrs.field(factory=Catalog, init=False)
+
+    def fold(self, record: Record, events: Sequence[ev.Event]) -> None:
+        for event in events:
+            if isinstance(event, ev.CatalogChanged):
+                evolve(self.catalog, decode(event.document))
+
+    async def read_to(self, store: LogStore, tail: Tail | None) -> None:
+        if not self.position and tail is not None:
+            for snapshot in await store.snapshots(self.partition):
+                if await is_on_chain(store, snapshot, tail) and self._begin_at(snapshot):
+                    break
+        await Reader.read_to(self, store, tail)
+
+    def _begin_at(self, snapshot: Snapshot) -> bool:
+        try:
+            head = msgspec.msgpack.decode(snapshot.head, type=_CatalogHead)
+            self.catalog = decode_catalog(head.catalog)
+        except ValueError as error:
+            telemetry.emit("snapshot.ignored", partition=0, position=snapshot.position, why=str(error))
+            return False
+        self.position, self.hash = snapshot.position, snapshot.hash
+        self.nonce, self.incarnation = head.nonce, head.incarnation
+        self.server_identity, self.claimed_at = head.server_identity, Position(head.claimed_at)
+        return True
+
+
+@attrs.define
+class _CatalogHead:
+    """A snapshot of the catalog: the catalog, and what its last claim said."""
+
+    catalog: bytes
+    nonce: int
+    incarnation: int
+    server_identity: str
+    claimed_at: int
 
 
 class CatalogOwner:
@@ -50,6 +95,7 @@ class CatalogOwner:
         self._position = 0
         self._hash = GENESIS
         self._is_open = False
+        self._log = _CatalogReader(CATALOG_PARTITION)
 
     @property
     def catalog(self) -> Catalog:
@@ -58,29 +104,34 @@ class CatalogOwner:
 
     async def open(self) -> None:
         """Claim partition 0 and fold it."""
-        claimed: Claim = await claim(self._store, self._env, CATALOG_PARTITION, node=self._node)
-        position, previous = 0, GENESIS
-        while position < claimed.tail.position:
-            page = await self._store.read(
-                CATALOG_PARTITION,
-                Position(position + 1),
-                records_max=RESTORE_PAGE_RECORDS,
-                bytes_max=READ_BYTES_MAX,
-                payloads=False,
-            )
-            if not page:
-                raise CorruptRecord(f"the catalog ends at {position}, not at {claimed.tail.position}")
-            for record in page:
-                if record.position != position + 1 or record.previous_hash != previous:
-                    raise CorruptRecord(f"record {record.position} of the catalog does not chain")
-                for event in decode_events(record.events):
-                    if isinstance(event, ev.CatalogChanged):
-                        evolve(self._catalog, decode(event.document))
-                position, previous = record.position, record.hash
-        self._nonce = claimed.nonce
-        self._position = position
-        self._hash = previous
+        log = _CatalogReader(CATALOG_PARTITION)
+        await claim(self._store, self._env, CATALOG_PARTITION, node=self._node, reader=log)
+        self._log = log
+        self._catalog = log.catalog
+        self._nonce = log.nonce
+        self._position = log.position
+        self._hash = log.hash
         self._is_open = True
+
+    async def snapshot(self) -> None:
+        """Store the catalog as it is, so that the history behind it may be dropped."""
+        async with self._lock:
+            if not self._is_open:
+                return
+            log = self._log
+            head = msgspec.msgpack.encode(
+                _CatalogHead(
+                    encode_catalog(self._catalog),
+                    log.nonce,
+                    log.incarnation,
+                    log.server_identity,
+                    log.claimed_at,
+                )
+            )
+            position = Position(self._position)
+            await self._store.put_snapshot(
+                Snapshot(CATALOG_PARTITION, position, self._hash, 1, head, (), checksum(head))
+            )
 
     async def change(self, command: CatalogCommand, author: str = "") -> Changed | Rejected:
         """See CatalogPort."""

@@ -13,6 +13,7 @@ import trio
 
 from querator import telemetry
 from querator.actors.broker import Broker
+from querator.actors.buckets import BucketService
 from querator.actors.catalog import CatalogOwner
 from querator.actors.history import History
 from querator.actors.moves import Mover
@@ -23,7 +24,7 @@ from querator.actors.supervisor import Supervisor
 from querator.actors.writer import LogWriter
 from querator.core.catalog.commands import Bootstrap
 from querator.core.ids import MILLISECOND, SECOND, Duration, QueueName
-from querator.core.limits import PAYLOAD_MEMORY_BYTES, SESSION_GRACE
+from querator.core.limits import BUCKET_BYTES, PAYLOAD_MEMORY_BYTES, SESSION_GRACE
 from querator.core.replies import Code, Rejected
 from querator.env import Env, seconds
 from querator.errors import LogError
@@ -42,6 +43,8 @@ class NodeOptions:
     grace: Duration = SESSION_GRACE
     payload_memory: int = PAYLOAD_MEMORY_BYTES
     snapshots: bool = True
+    bucket_bytes: int = BUCKET_BYTES
+    """A bucket of history is closed past this size."""
 
 
 class Node:
@@ -60,6 +63,15 @@ class Node:
         self.history = History(self.broker, stores)
         self.mover = Mover(self.broker, self.payloads, env)
         self.snapshots = SnapshotService(stores, env)
+        self.buckets = BucketService(
+            self.broker,
+            stores,
+            self.catalog,
+            self.payloads,
+            self.snapshots,
+            env,
+            bucket_bytes=options.bucket_bytes,
+        )
         self.broker.starved = self.payloads.starved
         self.broker.leaving = self.mover.leaving
         for name, store in stores.items():
@@ -81,6 +93,7 @@ class Node:
         nursery.start_soon(self.payloads.run, name="payloads")
         nursery.start_soon(self.mover.run, name="mover")
         nursery.start_soon(self.snapshots.run, name="snapshots")
+        nursery.start_soon(self.buckets.run, name="buckets")
         nursery.start_soon(self._keep_house, name="housekeeping")
         await self.catalog.open()
         await self.catalog.change(Bootstrap(self.options.auth))

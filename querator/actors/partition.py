@@ -176,6 +176,8 @@ class PartitionActor:
         size = _EVENT_BYTES
         if type(event) is ev.ItemsProduced and event.payloads is not None:
             size += sum(map(len, event.payloads)) + 4 * event.count
+        elif type(event) is ev.PayloadsCarried and event.payloads is not None:
+            size += sum(map(len, event.payloads)) + 4 * len(event.payloads)
         pending.bytes_estimate += size
 
     def park(self, requester: Requester, delivery: Delivery) -> None:

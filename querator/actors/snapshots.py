@@ -35,6 +35,7 @@ class SnapshotService:
         self._last: dict[PartitionId, tuple[int, tuple[tuple[int, int], ...]]] = {}
         """By partition: position and chunks of the last snapshot that this process stored."""
         self._signal = trio.Event()
+        self._one = trio.Lock()
         self.taken = 0
 
     def committed(self, actor: PartitionActor) -> None:
@@ -61,15 +62,16 @@ class SnapshotService:
 
     async def take(self, actor: PartitionActor) -> None:
         """Capture at the next seal, encode between turns, wait for the commit, store."""
-        position, chunks = self._last.get(actor.partition, (0, ()))
-        request = CaptureRequest(chunks, position)
-        actor.request_capture(request)
-        try:
-            await request.begun.wait()
-            if request.capture is not None:
-                await self._finish(actor, request, request.capture)
-        finally:
-            actor.end_capture()
+        async with self._one:
+            position, chunks = self._last.get(actor.partition, (0, ()))
+            request = CaptureRequest(chunks, position)
+            actor.request_capture(request)
+            try:
+                await request.begun.wait()
+                if request.capture is not None:
+                    await self._finish(actor, request, request.capture)
+            finally:
+                actor.end_capture()
 
     async def _finish(self, actor: PartitionActor, request: CaptureRequest, capture: Capture) -> None:
         store = self._stores[actor.store_name]

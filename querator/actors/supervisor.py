@@ -10,7 +10,7 @@ import trio
 
 from querator import telemetry
 from querator.actors.broker import Broker
-from querator.actors.claim import ClaimLost, claim, restore
+from querator.actors.claim import ClaimLost, StateReader, claim
 from querator.actors.partition import Condition, PartitionActor
 from querator.actors.payloads import PayloadService
 from querator.actors.ports import Delivery
@@ -181,8 +181,8 @@ class Supervisor:
             return False
         more = [ev.PolicyApplied(policy.version, encode_policy(policy), "")] if is_new else []
         try:
-            claimed = await claim(store, self._env, partition, node=self._node, more=more)
-            state = await restore(store, partition, claimed.tail)
+            log = StateReader(partition)
+            await claim(store, self._env, partition, node=self._node, reader=log, more=more)
         except ClaimLost:
             return False
         except (CorruptRecord, DataLossSuspected) as error:
@@ -192,10 +192,11 @@ class Supervisor:
         except LogError as error:
             telemetry.emit("partition.unavailable", partition=partition, error=str(error))
             return False
+        state = log.state
         actor = PartitionActor(
             state,
-            tail=claimed.tail.position,
-            tail_hash=claimed.tail.hash,
+            tail=log.position,
+            tail_hash=log.hash,
             queue=name,
             index=index,
             demand=runtime.demand,

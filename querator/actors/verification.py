@@ -20,6 +20,7 @@ from querator.core.state_checks import check_state, check_state_fully
 from querator.errors import CorruptRecord, HistoryDropped, StoreCorrupt
 from querator.log.codec import GENESIS, check_record, decode_events
 from querator.log.records import Record, Snapshot
+from querator.log.restore import first_position
 from querator.log.store import LogStore
 
 
@@ -38,6 +39,8 @@ class Verification:
     reserved: int = 0
     retried: int = 0
     ended: int = 0
+    first: int = 1
+    """The first position that is kept; what was before it is taken from the snapshot there."""
     snapshots: int = 0
     """Snapshots that were compared with the fold and agree."""
     fault: str = ""
@@ -61,6 +64,14 @@ async def verify_partition(
     previous = GENESIS
     tail = await store.tail(partition)
     last = tail.position if tail is not None else 0
+    if tail is not None:
+        found.first = await first_position(store, partition, tail)
+    if found.first > 1:
+        begun = await _begin_at_snapshot(store, partition, snapshots, found)
+        if begun is None:
+            found.fault, found.fault_position = "history was dropped and no snapshot stands behind it", found.first
+            return found
+        state, previous = begun
     while found.records < last:
         try:
             page = await store.read(
@@ -98,6 +109,23 @@ async def verify_partition(
         except InvariantViolation as error:
             found.fault, found.fault_position = str(error), found.records
     return found
+
+
+async def _begin_at_snapshot(
+    store: LogStore, partition: PartitionId, snapshots: dict[Position, Snapshot], found: Verification
+) -> tuple[PartitionState, bytes] | None:
+    """The oldest snapshot behind which everything is kept; verification trusts what it says."""
+    for position in sorted(snapshots):
+        if position >= found.first - 1:
+            snapshot = snapshots[position]
+            try:
+                chunks = await store.read_chunks(partition, snapshot.chunks)
+                state = load(partition, snapshot.head, [chunks[chunk] for chunk in snapshot.chunks])
+            except (StoreCorrupt, SnapshotUnreadable):
+                continue
+            found.records = position
+            return state, snapshot.hash
+    return None
 
 
 def _check(state: PartitionState, record: Record, previous: bytes, found: Verification) -> str:

@@ -1,0 +1,159 @@
+"""Buckets of history: opened when the last one is full, dropped whole when nothing needs them any more.
+
+The rollover is announced in each partition's log. A bucket may go when it is the oldest, sealed, behind a
+snapshot of every partition, exported (where somebody exports), and no live item has its payload there: such
+payloads are appended again first, by a ``carried`` record.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from querator import telemetry
+from querator.actors.broker import Broker
+from querator.actors.catalog import CatalogOwner
+from querator.actors.partition import PartitionActor
+from querator.actors.payloads import PayloadService
+from querator.actors.snapshots import SnapshotService
+from querator.core import events as ev
+from querator.core.decide import to_ranges
+from querator.core.ids import SECOND, Duration, PartitionId, Position
+from querator.core.limits import BATCH_ITEMS_MAX, BUCKET_BYTES
+from querator.core.segments import GONE
+from querator.env import Env
+from querator.errors import LogError
+from querator.log.store import Bucket, LogStore
+
+_LOOK: Final = Duration(10 * SECOND)
+_COMMIT_WAIT: Final = Duration(5_000)
+
+
+class BucketService:
+    """Rolls by itself (``run``); drops when told to (``prune``)."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        stores: dict[str, LogStore],
+        catalog: CatalogOwner,
+        payloads: PayloadService,
+        snapshots: SnapshotService,
+        env: Env,
+        *,
+        bucket_bytes: int = BUCKET_BYTES,
+    ) -> None:
+        self._broker = broker
+        self._stores = stores
+        self._catalog = catalog
+        self._payloads = payloads
+        self._snapshots = snapshots
+        self._env = env
+        self._bucket_bytes = bucket_bytes
+        self._starts: dict[tuple[str, int], dict[PartitionId, int]] = {}
+        """By store and bucket: a position of each partition behind which nothing of older buckets is. What
+        this process did not see opened it takes to begin at the tail that it found: never too early."""
+        self.carried = 0
+        self.dropped = 0
+
+    async def run(self) -> None:
+        """Open a new bucket whenever the open one is full; for ever."""
+        while True:
+            await self._env.clock.sleep(_LOOK)
+            for name, store in self._stores.items():
+                try:
+                    open_bucket = (await store.buckets())[-1]
+                    if open_bucket.bytes_used >= self._bucket_bytes:
+                        await self.roll(name)
+                except LogError as error:
+                    telemetry.emit("bucket.unavailable", store=name, error=str(error))
+
+    async def roll(self, name: str) -> int:
+        """Open the next bucket of a store and announce it in every partition's log; its number."""
+        number = await self._stores[name].roll()
+        broker = self._broker
+        broker.begin_turn()
+        starts: dict[PartitionId, int] = {}
+        for actor in self._actors(name):
+            broker.touch(actor)
+            actor.apply(ev.BucketOpened(number))
+            starts[actor.partition] = actor.state.position
+        broker.end_turn()
+        self._starts[name, number] = starts
+        telemetry.emit("bucket.opened", store=name, bucket=number)
+        return number
+
+    async def prune(
+        self,
+        name: str,
+        *,
+        buckets_kept: int,
+        is_exported: Callable[[PartitionId, Position], bool] | None = None,
+    ) -> list[int]:
+        """Drop the oldest sealed buckets of a store, down to ``buckets_kept`` of all; those that went.
+
+        ``is_exported(partition, position)`` says whether the partition's history before the position is
+        safe elsewhere; ``None``: nobody asked for it to be.
+
+        Raises:
+            LogError: the store can't do it now.
+        """
+        gone: list[int] = []
+        store = self._stores[name]
+        while True:
+            buckets = await store.buckets()
+            if len(buckets) <= buckets_kept or not buckets[0].sealed:
+                return gone
+            if not await self._make_droppable(name, buckets[0], is_exported):
+                return gone
+            await store.drop(buckets[0].number)
+            self.dropped += 1
+            gone.append(buckets[0].number)
+            telemetry.emit("bucket.dropped", store=name, bucket=buckets[0].number)
+
+    async def _make_droppable(
+        self, name: str, bucket: Bucket, is_exported: Callable[[PartitionId, Position], bool] | None
+    ) -> bool:
+        for actor in self._actors(name):
+            known = self._starts.get((name, bucket.number + 1), {})
+            start = Position(known.get(actor.partition, actor.tail))
+            if is_exported is not None and not is_exported(actor.partition, start):
+                telemetry.emit("bucket.kept", bucket=bucket.number, partition=actor.partition, why="not exported")
+                return False
+            await self._carry(actor, start)
+            await self._snapshots.take(actor)
+        if name == next(iter(self._stores)):
+            await self._catalog.snapshot()
+        return True
+
+    def _actors(self, name: str) -> list[PartitionActor]:
+        return [actor for actor in self._broker.actors.values() if actor.store_name == name and actor.is_open]
+
+    async def _carry(self, actor: PartitionActor, start: Position) -> None:
+        """Append again the payloads of live items that stand before ``start``."""
+        items = _old_payloads(actor, start)
+        for first in range(0, len(items), BATCH_ITEMS_MAX):
+            wanted = items[first : first + BATCH_ITEMS_MAX]
+            read = await self._payloads.read_items(actor, wanted)
+            left = [item for item in wanted if item in read and actor.state.state_of(item) != GONE]
+            if not left or not actor.is_open:
+                continue
+            self._broker.begin_turn()
+            self._broker.touch(actor)
+            actor.apply(ev.PayloadsCarried(tuple(to_ranges(left)), [read[item] for item in left]))
+            position = actor.state.position
+            self._broker.end_turn()
+            self.carried += len(left)
+            while actor.tail < position and actor.is_open:
+                await self._env.clock.sleep(_COMMIT_WAIT)
+
+
+def _old_payloads(actor: PartitionActor, start: Position) -> list[int]:
+    """Live items whose payload is in a record before ``start``, ascending."""
+    items: list[int] = []
+    for number in sorted(actor.state.segments):
+        segment = actor.state.segments[number]
+        if not segment.live or (segment.origin_positions and segment.origin_positions[0] >= start):
+            continue
+        for offset, kind in enumerate(segment.states):
+            if kind != GONE and segment.origin_of(offset) < start:
+                items.append(segment.first + offset)
+    return items

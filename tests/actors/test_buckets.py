@@ -1,0 +1,80 @@
+"""History in buckets: announced in the log, dropped whole, and no live payload goes with them."""
+
+import trio
+from trio.testing import MockClock
+
+from querator.actors.verification import verify_partition
+from querator.core.ids import QueueName
+from querator.env.virtual import virtual_env
+from querator.log.memory import MemoryLog
+from tests.actors.conftest import Client, World, settle_down
+
+
+async def test_a_bucket_is_dropped_and_everything_alive_outlives_it(autojump_clock: MockClock, world: World) -> None:
+    """What waits in the dropped bucket is carried first; a restart finds queues, order and payloads."""
+    async with world.node() as node:
+        partition = await world.create(node)
+        client = Client(node)
+        for start in range(0, 2_000, 500):
+            client.produce(*[b"%05d" % number for number in range(start, start + 500)], request=start)
+        await settle_down()
+        consumer = Client(node, "s")
+        consumer.subscribe(batch=100, window=100)
+        await settle_down()
+        consumer.settle(consumer.reservations[0])
+        await settle_down()
+        node.broker.begin_turn()
+        node.broker.session_closed(consumer)
+        node.broker.end_turn()
+        assert await node.buckets.roll("memory") == 2
+        client.produce(b"after", request=9_999)
+        await settle_down()
+        assert await node.buckets.prune("memory", buckets_kept=1) == [1]
+        assert node.buckets.carried == 1_900
+        assert world.disk.find(partition, 1) is None  # type: ignore[arg-type]
+    async with world.node() as node:
+        assert QueueName("q") in node.broker.queues
+        reader = Client(node, "r")
+        reader.subscribe(batch=1000, window=5_000)
+        await trio.sleep(1)
+        got = [payload for reserved in reader.reservations for payload in reserved.payloads]
+        # What the first consumer held went back to the tail when it said goodbye.
+        assert sorted(got) == sorted([*(b"%05d" % number for number in range(100, 2_000)), b"after"])
+
+
+async def test_a_bucket_that_is_not_exported_is_kept(autojump_clock: MockClock, world: World) -> None:
+    """Where somebody exports, retention waits for the export."""
+    async with world.node() as node:
+        await world.create(node)
+        Client(node).produce(b"x")
+        await settle_down()
+        await node.buckets.roll("memory")
+        kept = await node.buckets.prune("memory", buckets_kept=1, is_exported=lambda partition, position: False)
+        assert kept == []
+        assert len(world.disk.buckets) == 2
+
+
+async def test_a_full_bucket_is_followed_by_the_next(autojump_clock: MockClock, world: World) -> None:
+    """By itself, within some seconds."""
+    async with world.node(bucket_bytes=10_000) as node:
+        await world.create(node)
+        Client(node).produce(b"x" * 20_000)
+        await trio.sleep(15)
+        assert world.disk.bucket == 2
+
+
+async def test_what_is_left_of_a_log_can_be_verified(autojump_clock: MockClock, world: World) -> None:
+    """From the snapshot behind which everything is kept."""
+    async with world.node() as node:
+        partition = await world.create(node)
+        client = Client(node)
+        client.produce(*[b"x"] * 100)
+        await settle_down()
+        await node.buckets.roll("memory")
+        await node.buckets.prune("memory", buckets_kept=1)
+        client.produce(b"y", request=2)
+        await settle_down()
+    found = await verify_partition(MemoryLog(virtual_env(1), world.disk), partition)
+    assert found.is_good, found
+    assert found.first > 1
+    assert found.produced == 101
