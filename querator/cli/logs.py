@@ -10,13 +10,13 @@ from cyclopts import App, Parameter
 
 from querator import config
 from querator.app import make_stores
-from querator.cli.audit import Audit
+from querator.actors.verification import Verification, verify_partition
 from querator.cli.exits import Exit, UsageError
 from querator.cli.output import note, print_fields, print_json, print_table, print_text
 from querator.cli.progress import Progress
 from querator.core.ids import PartitionId, Position
 from querator.env.real import real_env
-from querator.log.restore import ChainReport, first_position, read_all, verify_chain
+from querator.log.restore import ChainReport, first_position, read_all
 from querator.log.show import describe_record, lines, moment
 from querator.log.store import LogStore
 
@@ -120,17 +120,13 @@ async def verify(
         with Progress(env.clock, "checked", bytes_total=None, is_wanted=not source.json) as progress:
             done = 0
             for number in await _chosen(store, partition):
-                audit = Audit(store, number)
-                await audit.prepare()
 
                 def tell(report: ChainReport, before: int = done) -> None:
                     progress.update(before + report.items, 0)
 
-                report = await verify_chain(store, number, on_record=audit.take, on_page=tell)
-                if report.is_good:
-                    audit.finish(report)
-                done += report.items
-                documents.append(_document(report, audit))
+                found = await verify_partition(store, number, tell)
+                done += found.chain.items
+                documents.append(_document(found))
     is_good = all(document["ok"] for document in documents)
     if source.json:
         print_json({"ok": is_good, "partitions": documents})
@@ -149,7 +145,8 @@ async def _chosen(store: LogStore, partition: int | None) -> Sequence[PartitionI
     return [PartitionId(partition)]
 
 
-def _document(report: ChainReport, audit: Audit) -> dict[str, Any]:
+def _document(found: Verification) -> dict[str, Any]:
+    report, audit = found.chain, found.audit
     document: dict[str, Any] = {
         "partition": report.partition,
         "ok": report.is_good,
