@@ -13,6 +13,10 @@ _EXACT_MAX: Final = 64
 """Buckets of up to this many ids are searched for their exact first moment."""
 
 
+_EMPTY: Final[dict[int, None]] = {}
+"""Stands for every bucket that was emptied; nothing is ever put into it."""
+
+
 class Deadlines:
     """A set of (id, moment), ordered by moment. Ids and moments are positive integers."""
 
@@ -33,18 +37,24 @@ class Deadlines:
         self._at[key] = at
         number = at >> _BUCKET_BITS
         bucket = self._buckets.get(number)
-        if bucket is None:
-            self._buckets[number] = {key: None}
-            heappush(self._order, number)
-        else:
+        if bucket:
             bucket[key] = None
+            return
+        self._buckets[number] = {key: None}
+        if bucket is None:
+            heappush(self._order, number)
 
     def discard(self, key: int) -> None:
         """Withdraw ``key``, if it is here."""
         at = self._at.pop(key, None)
         if at is not None:
-            # The emptied bucket stays until its number comes up; there are few of them.
-            del self._buckets[at >> _BUCKET_BITS][key]
+            number = at >> _BUCKET_BITS
+            bucket = self._buckets[number]
+            if len(bucket) > 1:
+                del bucket[key]
+            else:
+                # Its number stays in the order until it comes up: an hour ahead, 225,000 of them.
+                self._buckets[number] = _EMPTY
 
     def get(self, key: int) -> int | None:
         return self._at.get(key)
@@ -73,11 +83,22 @@ class Deadlines:
         until they are discarded: what is due ends by an event, and the event withdraws it."""
         found: list[tuple[int, int]] = []
         at = self._at
-        self._first()
-        for number in sorted(self._order):
-            if number << _BUCKET_BITS > now:
-                break
+        for number in self._past(now >> _BUCKET_BITS):
             found.extend(sorted((at[key], key) for key in self._buckets[number] if at[key] <= now))
             if len(found) >= limit:
                 break
         return [key for _, key in found[:limit]]
+
+    def _past(self, last: int) -> list[int]:
+        """The numbers of buckets up to ``last``, ascending."""
+        self._first()
+        order = self._order
+        numbers: list[int] = []
+        # Only the part of the heap that is past is walked: a child is never earlier than its parent.
+        stack = [0]
+        while stack:
+            index = stack.pop()
+            if index < len(order) and order[index] <= last:
+                numbers.append(order[index])
+                stack += (2 * index + 1, 2 * index + 2)
+        return sorted(numbers)
