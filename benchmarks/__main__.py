@@ -3,8 +3,10 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+from benchmarks import held
 from benchmarks.lifecycle import ROWS, measure, median_round
 
 
@@ -22,7 +24,77 @@ def lifecycle(options: argparse.Namespace) -> int:
             print(_line(summary), flush=True)
     if options.json:
         print(json.dumps(summaries, indent=2))
-    return 0
+    return _check_ratios(summaries) if options.check_ratios else 0
+
+
+RATIO_BATCH_MIN = 5.0
+"""Batch 100 to batch 1, of one run: absolute rates say more of the machine than of the code."""
+
+
+def _check_ratios(summaries: Sequence[dict[str, Any]]) -> int:
+    rates = {summary["row"]: summary["rate"] for summary in summaries}
+    single, batched = rates.get("batch 1, client coalesces, 8+8"), rates.get("batch 100, 8+8")
+    if single is None or batched is None:
+        print("the rows of the ratios were not measured", file=sys.stderr)
+        return 2
+    ratio = batched / single
+    verdict = "holds" if ratio >= RATIO_BATCH_MIN else "FAILS"
+    print(f"batch 100 / batch 1: {ratio:.1f}, at least {RATIO_BATCH_MIN}: {verdict}", file=sys.stderr)
+    return 0 if ratio >= RATIO_BATCH_MIN else 1
+
+
+def footprint(options: argparse.Namespace) -> int:
+    figures = held.footprint(options.items, options.payload_memory)
+    growth = figures["growth_bytes_an_item"]
+    targets = {"resident under 1.2 GiB": figures["resident_mib"] < 1.2 * 1024}
+    if figures["is_past_budget"]:
+        targets["growth under 60 bytes an item"] = growth < 60
+    return _report(options, figures, targets)
+
+
+def restart(options: argparse.Namespace) -> int:
+    figures = held.restart(options.items)
+    targets = {
+        f"{what} {how} in under 10 s": figures[how][what] < 10
+        for how in ("after_stopped", "after_killed", "after_killed_without_snapshot")
+        for what in ("healthy", "first_push")
+    }
+    return _report(options, figures, targets)
+
+
+def idle(options: argparse.Namespace) -> int:
+    figures = held.idle(options.sessions, options.each, options.seconds)
+    targets = {
+        "under 5 % of a core": figures["cpu_percent"] < 5,
+        "no log rows": not figures["log_records"],
+    }
+    return _report(options, figures, targets)
+
+
+def pause(options: argparse.Namespace) -> int:
+    figures = held.pause(options.items, options.seconds)
+    return _report(options, figures, {"under 50 ms": figures["longest_ms"] < 50})
+
+
+def _report(options: argparse.Namespace, figures: dict[str, Any], targets: dict[str, bool]) -> int:
+    """Print figures and verdicts; 1 where a target is missed."""
+    if options.json:
+        print(json.dumps({**figures, "targets": targets}, indent=2))
+    else:
+        _print(figures, "")
+        for target, is_met in targets.items():
+            print(f"{'holds' if is_met else 'FAILS':>8}  {target}")
+    return 0 if all(targets.values()) else 1
+
+
+def _print(figures: dict[str, Any], indent: str) -> None:
+    for name, value in figures.items():
+        label = indent + name.replace("_", " ")
+        if isinstance(value, dict):
+            print(label)
+            _print(value, indent + "  ")
+        else:
+            print(f"{label:40} {value:,.2f}" if isinstance(value, float) else f"{label:40} {value:,}")
 
 
 def _line(summary: dict[str, Any]) -> str:
@@ -41,12 +113,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     cycles = commands.add_parser("lifecycle", help="produce, push, complete: items a second and latencies")
-    cycles.add_argument("--log", default="", help="as for `querator serve`: nothing (SQLite), memory, or postgres://…")
+    cycles.add_argument(
+        "--log", default="", help="as for `querator serve`: nothing (SQLite), memory, or postgres://…"
+    )
     cycles.add_argument("--seconds", type=float, default=3.0)
     cycles.add_argument("--rounds", type=int, default=3)
     cycles.add_argument("--row", action="append", help="only rows whose name has this in it; may be repeated")
-    cycles.add_argument("--json", action="store_true")
+    cycles.add_argument(
+        "--check-ratios", action="store_true", help="fail when batches are not worth their while"
+    )
     cycles.set_defaults(run=lifecycle)
+    memory = commands.add_parser("footprint", help="resident memory of a server with many waiting items")
+    memory.add_argument("--items", type=int, default=1_000_000)
+    memory.add_argument(
+        "--payload-memory", type=int, default=32 << 20, help="bytes of payloads kept in memory"
+    )
+    memory.set_defaults(run=footprint)
+    again = commands.add_parser("restart", help="seconds until a server with many waiting items serves again")
+    again.add_argument("--items", type=int, default=1_000_000)
+    again.set_defaults(run=restart)
+    waiting = commands.add_parser("idle", help="what subscriptions cost to which nothing comes")
+    waiting.add_argument("--sessions", type=int, default=1_000)
+    waiting.add_argument("--each", type=int, default=10, help="subscriptions of a session")
+    waiting.add_argument("--seconds", type=float, default=60.0)
+    waiting.set_defaults(run=idle)
+    longest = commands.add_parser("pause", help="the longest pause of the event loop with many items held")
+    longest.add_argument("--items", type=int, default=1_000_000)
+    longest.add_argument("--seconds", type=float, default=10.0)
+    longest.set_defaults(run=pause)
+    for command in commands.choices.values():
+        command.add_argument("--json", action="store_true")
     options = parser.parse_args()
     code: int = options.run(options)
     return code

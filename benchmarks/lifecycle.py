@@ -68,7 +68,9 @@ def measure(row: Row, seconds: float, *serve: str) -> dict[str, Any]:
         return _round(running, spent, consumed, produced)
 
 
-def _round(running: Server, spent: float, consumed: dict[str, Any], produced: dict[str, Any]) -> dict[str, Any]:
+def _round(
+    running: Server, spent: float, consumed: dict[str, Any], produced: dict[str, Any]
+) -> dict[str, Any]:
     del running
     items = max(1, consumed["items"])
     return {
@@ -103,5 +105,8 @@ def median_round(row: Row, rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in ("ack", "delivered"):
         known = [one[name] for one in rounds if one[name] is not None]
         if known:
-            summary[name] = [statistics.median(value[0] for value in known), statistics.median(v[1] for v in known)]
+            summary[name] = [
+                statistics.median(value[0] for value in known),
+                statistics.median(v[1] for v in known),
+            ]
     return summary

@@ -73,7 +73,17 @@ class Server:
 def start_server(data: Path, port: int, *more: str) -> Server:
     """Start a server and wait until it answers."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "querator", "serve", "--data", str(data), "--address", f"127.0.0.1:{port}", *more],
+        [
+            sys.executable,
+            "-m",
+            "querator",
+            "serve",
+            "--data",
+            str(data),
+            "--address",
+            f"127.0.0.1:{port}",
+            *more,
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL if "QUERATOR_BENCH_VERBOSE" not in os.environ else None,
     )

@@ -1,7 +1,8 @@
 """One side of a benchmark in a process of its own: several connections that produce, or that consume.
 
 Prints one JSON line: items counted between two moments of the shared monotonic clock, CPU seconds of this
-process in between, and latencies where asked for.
+process in between, and latencies where asked for. The sides ``hold`` (take items and keep them) and ``wait``
+(``batch`` subscriptions a connection to an empty queue) print nothing and stay until they are ended.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import gc
 import json
 import sys
 import time
+from contextlib import AsyncExitStack
 from typing import Any
 
 import trio
@@ -104,7 +106,41 @@ async def consume_singly(client: Client, window: Window, batch: int, size: int) 
                 window.items += 1
 
 
+async def hold_for_ever(client: Client, batch: int, size: int) -> None:
+    """Take items up to the window, and settle none."""
+    async with client.consume(QUEUE, window=size, batch=batch) as items:
+        async for _ in items.batches():
+            pass
+
+
+async def wait_in_vain(client: Client, subscriptions: int) -> None:
+    """So many subscriptions to an empty queue."""
+    async with AsyncExitStack() as stack:
+        for _ in range(subscriptions):
+            await stack.enter_async_context(client.consume(QUEUE, window=16))
+        await trio.sleep_forever()
+
+
+async def stay(options: argparse.Namespace) -> None:
+    """Sides that measure nothing: they are there until the process is ended."""
+
+    async def one(number: int, task_status: trio.TaskStatus[None]) -> None:
+        async with connect(options.address, client=f"bench-{options.side}-{number}") as client:
+            task_status.started()
+            if options.side == "wait":
+                await wait_in_vain(client, options.batch)
+            else:
+                await hold_for_ever(client, options.batch, options.window)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(options.clients):
+            await nursery.start(one, number)
+
+
 async def run(options: argparse.Namespace) -> None:
+    if options.side in ("wait", "hold"):
+        await stay(options)
+        return
     window = Window(options.start, options.stop)
     async with trio.open_nursery() as nursery:
         clients: list[Client] = []
@@ -140,15 +176,15 @@ async def _side(options: argparse.Namespace, client: Client, window: Window) -> 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("side", choices=("produce", "consume"))
+    parser.add_argument("side", choices=("produce", "consume", "hold", "wait"))
     parser.add_argument("--address", required=True)
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--window", type=int, default=256, help="items on their way, per connection")
     parser.add_argument("--rate", type=float, default=0.0, help="items a second; 0: as fast as it goes")
     parser.add_argument("--single", action="store_true", help="the per-item calls")
-    parser.add_argument("--start", type=float, required=True)
-    parser.add_argument("--stop", type=float, required=True)
+    parser.add_argument("--start", type=float, default=0.0)
+    parser.add_argument("--stop", type=float, default=0.0)
     options: Any = parser.parse_args(arguments)
     trio.run(run, options)
 

@@ -12,15 +12,17 @@ import trio
 
 from querator import __version__
 from querator.actors.node import Node, NodeOptions, open_node
+from querator.actors.pulse import Pulse
 from querator.api.calls import operations
 from querator.api.catalog_access import CatalogAccess
-from querator.api.engine_metrics import engine_metrics
+from querator.api.engine_metrics import engine_metrics, pulse_metrics
 from querator.api.http.door import Door, HttpSettings
 from querator.api.http.handler import HttpApi
 from querator.api.registry import SessionRegistry, Settings
 from querator.api.server import Server, ServerOptions
 from querator.config import Config, parse_address, redact
-from querator.core.ids import MILLISECOND, Duration, QueueName
+from querator.core.ids import MILLISECOND, SECOND, Duration, QueueName
+from querator.core.limits import PING_INTERVAL
 from querator.env import Env
 from querator.errors import ConfigError
 from querator.log.memory import MemoryLog
@@ -44,6 +46,7 @@ class AppOptions:
     node: NodeOptions = NodeOptions()
     server: ServerOptions = ServerOptions()
     http: HttpSettings = HttpSettings()
+    ping_interval: Duration = PING_INTERVAL
     secret: bytes = attrs.field(default=b"", repr=False)
     """Signs resume tokens; empty: drawn anew, so sessions end with the process."""
     requests_per_queue_max: int = 0
@@ -94,7 +97,11 @@ def build(node: Node, options: AppOptions) -> Application:
     registry = SessionRegistry(
         env,
         node.broker,
-        Settings(secret=options.secret or env.rng.token_bytes(SECRET_BYTES), grace=options.node.grace),
+        Settings(
+            secret=options.secret or env.rng.token_bytes(SECRET_BYTES),
+            grace=options.node.grace,
+            ping_interval=options.ping_interval,
+        ),
         access=access,
         operations=operations(node.broker, node.catalog, node.history),
     )
@@ -141,7 +148,9 @@ def make_stores(log: str, data: Path, env: Env) -> dict[str, LogStore]:
         return {"memory": MemoryLog(env)}
     if log.startswith(("postgres://", "postgresql://")):
         return {"postgres": WitnessedLog(PostgresLog(env, log), Witness(env, data / WITNESS_FILE))}
-    raise ConfigError(f"log: '{redact(log)}' is no log store; use 'sqlite', 'memory' or a postgres:// address")
+    raise ConfigError(
+        f"log: '{redact(log)}' is no log store; use 'sqlite', 'memory' or a postgres:// address"
+    )
 
 
 async def read_secret(data: Path, env: Env) -> bytes:
@@ -204,11 +213,15 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
         port=port,
         node=NodeOptions(name=config.address, auth=config.auth, payload_memory=config.payload_memory),
         server=ServerOptions(version=__version__, tls=make_tls(config)),
+        ping_interval=Duration(config.ping_interval * SECOND),
         secret=b"" if log == "memory" else await read_secret(config.data, env),
     )
     async with trio.open_nursery() as nursery:
         async with open_application(stores, env, options) as application:
             nursery.start_soon(tend_garbage, env)
+            pulse = Pulse(env)
+            application.server.metrics.add(pulse_metrics(pulse))
+            nursery.start_soon(pulse.run)
             for store in stores.values():
                 if isinstance(store, WitnessedLog):
                     nursery.start_soon(store.witness.run)

@@ -38,15 +38,19 @@ def _run_many(options: argparse.Namespace) -> int:
         virtual += outcome.virtual_seconds
         acknowledged += outcome.acknowledged
         seed += 1
-    print(f"{seed - options.start} seeds, {virtual / 60:.1f} virtual minutes, {acknowledged} items acknowledged, 0 violations")
+    print(
+        f"{seed - options.start} seeds, {virtual / 60:.1f} virtual minutes, {acknowledged} items acknowledged, 0 violations"
+    )
     for name, count in sorted(marks.items()):
         print(f"  {name:28} {count}")
     return 0
 
 
 def _report(outcome: Outcome, profile: str) -> int:
-    print(f"seed {outcome.seed}: {outcome.virtual_seconds:.1f} virtual seconds, {outcome.steps} steps, "
-          f"{outcome.acknowledged} acknowledged, {outcome.delivered} delivered")
+    print(
+        f"seed {outcome.seed}: {outcome.virtual_seconds:.1f} virtual seconds, {outcome.steps} steps, "
+        f"{outcome.acknowledged} acknowledged, {outcome.delivered} delivered"
+    )
     for fault in outcome.faults[:20]:
         print(f"  {fault}")
     print(f"digest: {outcome.digest}")

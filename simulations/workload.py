@@ -45,7 +45,15 @@ class Workload:
                         payloads = [b"%d-%d" % (number, counter + index) for index in range(size)]
                         counter += size
                         queue = f"q{dice.randrange(options.queues)}"
-                        nursery.start_soon(self._produce, client, queue, payloads, dice.random(), dice.random(), f"k{dice.randrange(6)}")
+                        nursery.start_soon(
+                            self._produce,
+                            client,
+                            queue,
+                            payloads,
+                            dice.random(),
+                            dice.random(),
+                            f"k{dice.randrange(6)}",
+                        )
         finally:
             self._producing -= 1
             if not self._producing:
@@ -107,7 +115,9 @@ class Workload:
                 ) as client:
                     window = dice.choice((1, 10, 100))
                     held = dice.random() < 0.7
-                    async with client.consume(queue, window=window, batch=dice.choice((1, 4, 50)), held=held) as items:
+                    async with client.consume(
+                        queue, window=window, batch=dice.choice((1, 4, 50)), held=held
+                    ) as items:
                         async for batch in items.batches():
                             for payload in batch.payloads:
                                 self._seen.delivered[payload] = self._seen.delivered.get(payload, 0) + 1

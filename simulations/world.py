@@ -1,4 +1,4 @@
-"""One run: a node (and its rivals) on a simulated disk, clients on simulated links, a nemesis between them."""
+"""One run: a node (and its rivals) on a simulated disk, clients on simulated links, a nemesis."""
 
 from random import Random
 
@@ -50,7 +50,9 @@ class World:
         while True:
             self._lives += 1
             name = f"n{self._lives}"
-            faults = SimulatedFaults(self.options, Random(f"{self.options.seed}/disk/{self._lives}"), self.trace, name)
+            faults = SimulatedFaults(
+                self.options, Random(f"{self.options.seed}/disk/{self._lives}"), self.trace, name
+            )
             faults.is_healed = self.is_healed
             offset = Duration(0 if self.is_healed else self.dice.randint(-50_000, 50_000))
             env = virtual_env(
@@ -187,7 +189,9 @@ class World:
                 application = self.application
                 if application is not None:
                     states = [actor.state for actor in application.node.broker.actors.values()]
-                    open_count = sum(len(queue.open_actors()) for queue in application.node.broker.queues.values())
+                    open_count = sum(
+                        len(queue.open_actors()) for queue in application.node.broker.queues.values()
+                    )
                     left = sum(state.ready + state.reserved + state.scheduled for state in states)
                     if not left and open_count == self.options.queues * self.options.partitions:
                         return
@@ -202,5 +206,3 @@ def hash_free(*numbers: int) -> int:
     for number in numbers:
         value = (value * 1_000_003 + number + 12_345) % (1 << 61)
     return value
-
-

@@ -141,7 +141,11 @@ class Broker:
         if actor.has_pending:
             self.writers[actor.store_name].wake(actor)
         queue = self.queues.get(QueueName(actor.queue))
-        if actor.state.starved is not None or actor.state.leaving or (queue is not None and queue.demand.wants and actor.ready):
+        if (
+            actor.state.starved is not None
+            or actor.state.leaving
+            or (queue is not None and queue.demand.wants and actor.ready)
+        ):
             self.begin_turn()
             self.touch(actor)
             if queue is not None:
@@ -164,7 +168,12 @@ class Broker:
         return queue
 
     def produce(
-        self, requester: Requester, request: int, queue: QueueName, command: Produce, partition: PartitionId | None
+        self,
+        requester: Requester,
+        request: int,
+        queue: QueueName,
+        command: Produce,
+        partition: PartitionId | None,
     ) -> None:
         runtime = self._queue(requester, request, queue)
         if runtime is None:
@@ -201,7 +210,9 @@ class Broker:
 
     def _absent(self, partition: PartitionId, queue: QueueRuntime | None) -> Rejected:
         if queue is not None and partition not in queue.partitions:
-            return Rejected(Code.INVALID, f"partition {partition} is not one of queue '{queue.name}'", "partition")
+            return Rejected(
+                Code.INVALID, f"partition {partition} is not one of queue '{queue.name}'", "partition"
+            )
         for runtime in self.queues.values():
             if partition in runtime.partitions:
                 fault = runtime.faults.get(runtime.partitions.index(partition))
@@ -246,7 +257,9 @@ class Broker:
             return
         demand = runtime.demand
         if reserve.client and reserve.client in demand.clients:
-            requester.deliver([(request, Rejected(Code.INVALID, "another request of this client waits here", "client"))])
+            requester.deliver(
+                [(request, Rejected(Code.INVALID, "another request of this client waits here", "client"))]
+            )
             return
         if runtime.held is None and not demand.parked:
             actor = runtime.fullest()
@@ -264,7 +277,9 @@ class Broker:
             requester.deliver([(request, refusal)])
             return
         if demand.is_full:
-            requester.deliver([(request, Rejected(Code.OVERLOADED, "too many wait on this queue; try again"))])
+            requester.deliver(
+                [(request, Rejected(Code.OVERLOADED, "too many wait on this queue; try again"))]
+            )
             return
         demand.park(
             Parked(
@@ -287,10 +302,14 @@ class Broker:
             return
         entry = self._enter(requester)
         if subscription in entry.subscriptions:
-            requester.deliver([(subscription, Rejected(Code.INVALID, "this id names a subscription already", "id"))])
+            requester.deliver(
+                [(subscription, Rejected(Code.INVALID, "this id names a subscription already", "id"))]
+            )
             return
         if runtime.demand.is_full:
-            requester.deliver([(subscription, Rejected(Code.OVERLOADED, "too many wait on this queue; try again"))])
+            requester.deliver(
+                [(subscription, Rejected(Code.OVERLOADED, "too many wait on this queue; try again"))]
+            )
             return
         made: Subscription[Requester] = Subscription(
             requester,
@@ -314,7 +333,9 @@ class Broker:
         entry = self.sessions.get(requester.session)
         found = entry.subscriptions.pop(subscription, None) if entry is not None else None
         if found is None:
-            refusal = Rejected(Code.UNKNOWN_SUBSCRIPTION, f"there is no subscription {subscription}", "subscription")
+            refusal = Rejected(
+                Code.UNKNOWN_SUBSCRIPTION, f"there is no subscription {subscription}", "subscription"
+            )
             requester.deliver([(request, refusal)])
             return
         found[0].demand.unsubscribe(found[1])
@@ -475,7 +496,9 @@ class Broker:
             return
         for parked in queue.demand.overdue(self.now):
             queue.demand.unpark(parked)
-            parked.asker.deliver([(parked.request, Rejected(Code.NOTHING_READY, "nothing became ready in time"))])
+            parked.asker.deliver(
+                [(parked.request, Rejected(Code.NOTHING_READY, "nothing became ready in time"))]
+            )
         self.to_match(queue)
 
     # --- what the supervisor does ---------------------------------------------------------------------
@@ -576,7 +599,9 @@ class _StatsGathering:
         if faults and not stats:
             self.requester.deliver([(self.request, faults[0])])
             return
-        self.requester.deliver([(self.request, QueueStats(self.queue.name, list(stats), subscriptions, parked))])
+        self.requester.deliver(
+            [(self.request, QueueStats(self.queue.name, list(stats), subscriptions, parked))]
+        )
 
 
 def _by_partition(stats: PartitionStats) -> int:

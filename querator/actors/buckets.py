@@ -116,7 +116,9 @@ class BucketService:
             known = self._starts.get((name, bucket.number + 1), {})
             start = Position(known.get(actor.partition, actor.tail))
             if is_exported is not None and not is_exported(actor.partition, start):
-                telemetry.emit("bucket.kept", bucket=bucket.number, partition=actor.partition, why="not exported")
+                telemetry.emit(
+                    "bucket.kept", bucket=bucket.number, partition=actor.partition, why="not exported"
+                )
                 return False
             await self._carry(actor, start)
             await self._snapshots.take(actor)

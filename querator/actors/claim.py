@@ -132,7 +132,7 @@ class StateReader(Reader):
             )
 
     async def _try_snapshot(self, store: LogStore, snapshot: Snapshot, tail: Tail) -> str:
-        """"" when the snapshot was taken over, else why not."""
+        """Empty when the snapshot was taken over, else why not."""
         if not await is_on_chain(store, snapshot, tail):
             return "off chain"
         try:

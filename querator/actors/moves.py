@@ -13,8 +13,8 @@ from querator.actors.partition import PartitionActor
 from querator.actors.payloads import PayloadService
 from querator.actors.supervisor import ask
 from querator.core.commands import ConfirmMoves, Receive
-from querator.core.evolve import ATTRIBUTE_NAMES
 from querator.core.events import Attributes
+from querator.core.evolve import ATTRIBUTE_NAMES
 from querator.core.ids import MILLISECOND, Duration, PartitionId, Place
 from querator.core.limits import MOVE_ITEMS_MAX
 from querator.core.place_ids import encode_place
@@ -76,7 +76,9 @@ class Mover:
                 found.update(await self._payloads.read_items(actor, missing))
             payloads = [found[item] for item in items]
             attributes = self._attributes(actor, items)
-            taken = await ask(self._broker, target, Receive(actor.partition, first_move, payloads, attributes))
+            taken = await ask(
+                self._broker, target, Receive(actor.partition, first_move, payloads, attributes)
+            )
             if not isinstance(taken, Done):
                 return True
             last_move = first_move + len(items) - 1

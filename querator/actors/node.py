@@ -25,7 +25,7 @@ from querator.actors.writer import LogWriter
 from querator.core.catalog.commands import Bootstrap
 from querator.core.ids import MILLISECOND, SECOND, Duration, QueueName
 from querator.core.limits import BUCKET_BYTES, PAYLOAD_MEMORY_BYTES, SESSION_GRACE
-from querator.core.replies import Code, Rejected
+from querator.core.replies import Code
 from querator.env import Env, seconds
 from querator.errors import LogError
 from querator.log.store import LogStore
@@ -133,7 +133,7 @@ class Node:
             actor.close(Code.OUTCOME_UNKNOWN, "the server stopped")
 
     async def probe(self) -> str:
-        """"" when the storage answers; else what is wrong."""
+        """Empty when the storage answers; else what is wrong."""
         for queue in self.broker.queues.values():
             for fault in queue.faults.values():
                 return fault
@@ -173,6 +173,3 @@ async def open_node(stores: dict[str, LogStore], env: Env, options: NodeOptions)
             with trio.CancelScope(shield=True):
                 for store in opened:
                     await store.aclose()
-
-
-__all__ = ["Node", "NodeOptions", "Rejected", "open_node"]

@@ -26,7 +26,16 @@ from querator.core.decide import decide, settle_part
 from querator.core.demand import Demand
 from querator.core.due import end_reservation, next_due_at, run_due
 from querator.core.evolve import evolve
-from querator.core.ids import MILLISECOND, SECOND, Duration, Instant, PartitionId, Position, ReservationNumber, SessionId
+from querator.core.ids import (
+    MILLISECOND,
+    SECOND,
+    Duration,
+    Instant,
+    PartitionId,
+    Position,
+    ReservationNumber,
+    SessionId,
+)
 from querator.core.limits import PENDING_BYTES_MAX, PENDING_COMMANDS_MAX
 from querator.core.match import match
 from querator.core.replies import Code, Rejected
@@ -39,7 +48,7 @@ from querator.log.records import Record
 DELIVERY_DELAY_MAX: Final = Duration(250 * MILLISECOND)
 """A commit that took longer postpones the deadlines of the reservations in it by as much."""
 STALL: Final = Duration(1 * SECOND)
-"""While an append takes longer than this, nothing ends by its deadline: the world is slow, not the holders."""
+"""While an append takes longer than this, nothing ends by its deadline: the world is slow."""
 _EVENT_BYTES: Final = 48
 """What an event takes in a record, roughly; only bounds depend on it."""
 
@@ -198,7 +207,9 @@ class PartitionActor:
                 return
         pending = self._pending
         if pending.commands >= PENDING_COMMANDS_MAX:
-            requester.deliver([(request, Rejected(Code.OVERLOADED, "too many commands wait for their commit"))])
+            requester.deliver(
+                [(request, Rejected(Code.OVERLOADED, "too many commands wait for their commit"))]
+            )
             return
         pending.commands += 1
         events, reply = decide(self.state, command, self.now)
@@ -339,7 +350,11 @@ class PartitionActor:
             self.condition = Condition.OPEN
             self.fault = ""
         request = self._capture
-        if request is not None and request.capture is not None and request.capture.position == record.position:
+        if (
+            request is not None
+            and request.capture is not None
+            and request.capture.position == record.position
+        ):
             request.hash = record.hash
             request.committed.set()
         if now - self._sent_at > DELIVERY_DELAY_MAX:

@@ -13,7 +13,12 @@ from querator import telemetry
 from querator.actors.broker import Broker
 from querator.actors.partition import PartitionActor
 from querator.core.ids import MILLISECOND, Duration, Position, QueueName
-from querator.core.limits import PAYLOAD_MEMORY_BYTES, READ_BYTES_MAX, RESTORE_PAGE_RECORDS, SEGMENTS_READ_AHEAD
+from querator.core.limits import (
+    PAYLOAD_MEMORY_BYTES,
+    READ_BYTES_MAX,
+    RESTORE_PAGE_RECORDS,
+    SEGMENTS_READ_AHEAD,
+)
 from querator.core.segments import GONE, RESERVED, SEGMENT_BITS, Segment
 from querator.core.state import PartitionState
 from querator.env import Env

@@ -24,7 +24,7 @@ from querator.core.ids import (
 from querator.core.replies import Rejected, Reply
 
 Delivery: TypeAlias = "tuple[int, Reply | QueueStats | ReservationLost]"
-"""(request or subscription id, what became of it). Ids below 0 are the door's own; they are delivered alike."""
+"""(request or subscription id, what became of it). Ids below 0 are the door's own."""
 
 
 @attrs.define
@@ -199,7 +199,7 @@ class TraceStep:
     position: Position
     at: Instant
     what: str
-    """produced | reserved | completed | retried | released | ended | dead | due | expired | redriven | moved | ..."""
+    """produced, reserved, completed, retried, released, ended, dead, due, expired, redriven, moved, ..."""
     text: str
     """The event in words."""
     details: dict[str, object] = attrs.field(factory=dict)

@@ -55,7 +55,7 @@ class SnapshotService:
                 await self.take(actor)
 
     async def finish(self, actors: list[PartitionActor]) -> None:
-        """Before a stop: a last snapshot of each partition that logged something, so that a start is quick."""
+        """Before a stop: a snapshot of each partition that logged something, so that a start is quick."""
         for actor in actors:
             if actor.is_open and actor.log_records:
                 await self.take(actor)

@@ -4,6 +4,7 @@ One partition's death leaves the others alone: it is claimed and folded anew, af
 halted on a failed invariant is not restarted by itself.
 """
 
+from functools import partial
 from typing import Final
 
 import trio
@@ -21,7 +22,7 @@ from querator.core.catalog.documents import QueueChanged, QueueCreated, QueueDel
 from querator.core.commands import ApplyPolicy, Command, Pause, Resume
 from querator.core.ids import MILLISECOND, SECOND, Duration, PartitionId, QueueName, SessionId
 from querator.core.policy import Policy, encode_policy
-from querator.core.replies import Code, Rejected, Reply
+from querator.core.replies import Code, Reply
 from querator.env import Env
 from querator.errors import CorruptRecord, DataLossSuspected, LogError
 from querator.log.store import LogStore
@@ -96,7 +97,7 @@ class Supervisor:
             for queue in catalog.queues.values():
                 runtime = self._broker.add_queue(queue.name, tuple(part.id for part in queue.partitions))
                 for index in range(len(queue.partitions)):
-                    nursery.start_soon(self._bring_up, queue, runtime, index, False)
+                    nursery.start_soon(partial(self._bring_up, queue, runtime, index, is_new=False))
 
     async def carry_out(self, document: Document) -> None:
         """Make a committed change of the catalog true for the partitions."""
@@ -106,7 +107,7 @@ class Supervisor:
             runtime = self._broker.add_queue(queue.name, tuple(part.id for part in queue.partitions))
             async with trio.open_nursery() as nursery:
                 for index in range(len(queue.partitions)):
-                    nursery.start_soon(self._bring_up, queue, runtime, index, True)
+                    nursery.start_soon(partial(self._bring_up, queue, runtime, index, is_new=True))
         elif isinstance(change, QueueChanged):
             await self._reconcile(change.queue)
             for source in self.catalog.queues_of_dead_queue(change.queue.name):
@@ -148,7 +149,7 @@ class Supervisor:
 
     # --- one partition --------------------------------------------------------------------------
 
-    async def _bring_up(self, queue: Queue, runtime: QueueRuntime, index: int, is_new: bool) -> None:
+    async def _bring_up(self, queue: Queue, runtime: QueueRuntime, index: int, *, is_new: bool) -> None:
         """Open one partition; on failure go on trying in the background."""
         if await self._try_open(queue.name, runtime, index, is_new=is_new):
             return
@@ -221,9 +222,6 @@ class Supervisor:
         actor.close(Code.OUTCOME_UNKNOWN, reason)
         self._broker.remove_actor(actor)
         self.restarts += 1
-        if runtime is not None and not runtime.is_closing and self._nursery is not None:
-            if actor.condition is not Condition.HALTED:
-                self._nursery.start_soon(self._retry_open, runtime, actor.index)
-
-
-__all__ = ["Ask", "Rejected", "Supervisor", "ask"]
+        is_wanted = runtime is not None and not runtime.is_closing and actor.condition is not Condition.HALTED
+        if is_wanted and self._nursery is not None:
+            self._nursery.start_soon(self._retry_open, runtime, actor.index)

@@ -63,7 +63,14 @@ def decide_produce(state: PartitionState, command: cmd.Produce, now: Instant) ->
     due = command.due_at
     if attributes is None and not isinstance(due, list):
         event = ev.ItemsProduced(
-            first, count, due if due > now else Instant(0), expires, None, producer, command.sequence, payloads
+            first,
+            count,
+            due if due > now else Instant(0),
+            expires,
+            None,
+            producer,
+            command.sequence,
+            payloads,
         )
         return (event,), rep.Produced(state.partition, first, count)
     return _produce_attributes(state, command, now, expires)
@@ -120,11 +127,16 @@ def _pick_column(column: Any, indexes: list[int]) -> Any:
 
 def _slice_attributes(attributes: ev.Attributes, indexes: list[int]) -> ev.Attributes:
     return ev.Attributes(
-        **{field.name: _pick_column(getattr(attributes, field.name), indexes) for field in attrs.fields(ev.Attributes)}
+        **{
+            field.name: _pick_column(getattr(attributes, field.name), indexes)
+            for field in attrs.fields(ev.Attributes)
+        }
     )
 
 
-def _produce_attributes(state: PartitionState, command: cmd.Produce, now: Instant, expires: Instant) -> Decision:
+def _produce_attributes(
+    state: PartitionState, command: cmd.Produce, now: Instant, expires: Instant
+) -> Decision:
     payloads = command.payloads
     count = len(payloads)
     attributes = command.attributes
@@ -194,7 +206,9 @@ def _stretches(due: Instant | list[Instant], count: int, now: Instant) -> list[t
     return stretches or [(0, 0, Instant(0))]
 
 
-def _find_duplicates(state: PartitionState, column: Any, count: int, now: Instant) -> list[tuple[int, int]] | Rejected:
+def _find_duplicates(
+    state: PartitionState, column: Any, count: int, now: Instant
+) -> list[tuple[int, int]] | Rejected:
     keys = column if isinstance(column, list) else [column] * count
     horizon = now - state.policy.dedupe_window
     forgotten: dict[str, None] = {}
@@ -254,7 +268,9 @@ def decide_settle(state: PartitionState, command: cmd.Settle, now: Instant) -> D
 
 def _range_fault(ranges: ev.Ranges) -> Rejected | None:
     if len(ranges) > BATCH_ITEMS_MAX:
-        return Rejected(Code.BATCH_TOO_LARGE, f"{len(ranges)} ranges are more than {BATCH_ITEMS_MAX}", "ranges")
+        return Rejected(
+            Code.BATCH_TOO_LARGE, f"{len(ranges)} ranges are more than {BATCH_ITEMS_MAX}", "ranges"
+        )
     end = 0
     for start, length in sorted(ranges):
         if start < end or length < 1:
@@ -359,7 +375,8 @@ def split_worn(
     """(index ranges of items at their last attempt, the other ranges; ``None`` for all of the part)."""
     runs = reservation.runs
     limited = state.policy.attempts_max or any(
-        (segment := state.segments[item >> SEGMENT_BITS]).columns is not None and "attempts_max" in segment.columns
+        (segment := state.segments[item >> SEGMENT_BITS]).columns is not None
+        and "attempts_max" in segment.columns
         for _, item, _ in runs
     )
     if not limited:
@@ -383,7 +400,9 @@ def _extend(state: PartitionState, reservation: Reservation, command: cmd.Settle
     run_until = Instant(reservation.run_until)
     if run_until:
         run_until = Instant(max(run_until, deadline))
-    return (ev.ReservationExtended(command.reservation, deadline, run_until),), rep.Extended(deadline, run_until)
+    return (ev.ReservationExtended(command.reservation, deadline, run_until),), rep.Extended(
+        deadline, run_until
+    )
 
 
 def _repeat(state: PartitionState, command: cmd.Settle) -> rep.Reply:
@@ -495,7 +514,11 @@ def _scheduled_at(state: PartitionState, places: dict[Place, None]) -> dict[int,
     for _, first, item, count in state.schedule:
         for offset in range(count):
             place = first + offset
-            if place in places and state.state_of(item + offset) == SCHEDULED and state.place_of(item + offset) == place:
+            if (
+                place in places
+                and state.state_of(item + offset) == SCHEDULED
+                and state.place_of(item + offset) == place
+            ):
                 found[place] = item + offset
     for lane in state.lanes.values():
         for item in (*(number for number, _ in lane.front), *lane.waiting):
@@ -651,7 +674,9 @@ def _apply_policy(state: PartitionState, command: cmd.ApplyPolicy, now: Instant)
     if policy.version <= state.policy.version:
         return _NO_EVENTS, rep.Done(0)
     if policy.ordering is not state.policy.ordering and state.next_item > 1:
-        return _NO_EVENTS, Rejected(Code.INVALID, "the ordering of a queue that was used can't change", "ordering")
+        return _NO_EVENTS, Rejected(
+            Code.INVALID, "the ordering of a queue that was used can't change", "ordering"
+        )
     return (ev.PolicyApplied(policy.version, encode_policy(policy), command.author),), rep.Done(1)
 
 

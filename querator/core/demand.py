@@ -115,7 +115,6 @@ class Subscription(Generic[Asker]):
         if self.demand is not None:
             self.demand.wake(self)
 
-
     def inherit(self, broken: "Subscription[Asker]") -> None:
         """Count what a subscription of a lost connection has in flight as this one's."""
         self.in_flight = broken.in_flight

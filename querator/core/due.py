@@ -40,7 +40,8 @@ def next_due_at(state: PartitionState) -> int | None:
 
 
 def run_due(state: PartitionState, now: Instant, apply: Apply) -> None:
-    """Make happen what is past, in this order: reservations, item expiry, schedules, retention."""
+    """Make happen what is past, in this order: reservations, schedules, item expiry, retention. An item
+    that becomes ready after its time to live is never given to anybody."""
     budget = TURN_DUE_ITEMS_MAX
     for number in state.ends.due(now - 1, budget):
         reservation = state.reservations[number]
@@ -49,10 +50,10 @@ def run_due(state: PartitionState, now: Instant, apply: Apply) -> None:
         end_reservation(state, reservation, why, apply)
         if budget <= 0:
             return
-    budget -= _expire_items(state, now, budget, apply)
+    budget -= _promote(state, now, budget, apply)
     if budget <= 0:
         return
-    budget -= _promote(state, now, budget, apply)
+    budget -= _expire_items(state, now, budget, apply)
     if budget > 0:
         _prune(state, now, budget, apply)
 

@@ -33,6 +33,11 @@ ATTRIBUTE_NAMES: Final = (
 )
 """Columns that segments keep; attempts, produced_at and expires_at have places of their own."""
 
+INCARNATION_BITS: Final = 40
+"""Items, places and reservations of incarnation ``n`` are numbered from ``n - 1`` times two to this power
+on: room for 10^12 of each, and thousands of incarnations before JSON's integers end. A multiple of a
+segment's size."""
+
 _DEAD_VERBS: Final = {"dead": Verb.DEAD, "retried": Verb.RETRY, "ended": Verb.ENDED}
 
 
@@ -54,8 +59,17 @@ def _turn_started(state: PartitionState, event: ev.TurnStarted) -> None:
 
 
 def _claimed(state: PartitionState, event: ev.Claimed) -> None:
+    if state.incarnation and event.incarnation > state.incarnation:
+        # The log may have lost its end, and with it numbers that clients have seen: none of them again.
+        start = (event.incarnation - 1) << INCARNATION_BITS
+        state.next_item = max(state.next_item, start)
+        state.next_place = max(state.next_place, start)
+        state.next_reservation = max(state.next_reservation, start)
+        state.part_first = 0
     state.nonce = event.nonce
     state.incarnation = event.incarnation
+    state.server_identity = event.server_identity
+    state.claimed_at = state.position
 
 
 # --- producing ------------------------------------------------------------------------------------
@@ -172,7 +186,13 @@ def _slice(column: Any, done: int, size: int) -> Sequence[object]:
 
 
 def _add_attributes(
-    state: PartitionState, segment: Segment, attributes: ev.Attributes, start: int, done: int, size: int, item: int
+    state: PartitionState,
+    segment: Segment,
+    attributes: ev.Attributes,
+    start: int,
+    done: int,
+    size: int,
+    item: int,
 ) -> None:
     for name in ATTRIBUTE_NAMES:
         column = getattr(attributes, name)
@@ -291,7 +311,15 @@ def _reserved(state: PartitionState, event: ev.ItemsReserved) -> None:
     state.next_reservation = number + 1
     deadline = event.deadline
     reservation = Reservation(
-        number, state.nonce, event.session, event.generation, runs, count, state.now, deadline, event.run_until
+        number,
+        state.nonce,
+        event.session,
+        event.generation,
+        runs,
+        count,
+        state.now,
+        deadline,
+        event.run_until,
     )
     state.reservations[number] = reservation
     state.reserved += count
@@ -514,7 +542,9 @@ def _clear_scheduled(state: PartitionState) -> None:
                 _remove(state, number, 1)
     # A lane whose scheduled head was cleared may have sent its next item to the schedule: it stays.
     state.schedule = [
-        entry for entry in state.schedule if any(state.state_of(entry[2] + o) == SCHEDULED for o in range(entry[3]))
+        entry
+        for entry in state.schedule
+        if any(state.state_of(entry[2] + o) == SCHEDULED for o in range(entry[3]))
     ]
     state.schedule.sort()
 

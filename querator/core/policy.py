@@ -81,5 +81,3 @@ def decode_policy(document: bytes) -> Policy:
         msgspec.ValidationError: the document is not a policy.
     """
     return msgspec.json.decode(document, type=Policy)
-
-

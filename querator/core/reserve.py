@@ -129,7 +129,9 @@ def reserve(
     return ev.ItemsReserved(count, ItemNumber(head[1]), session, generation, deadline, run_until)
 
 
-def show(state: PartitionState, reservation: Reservation, ranges: Sequence[tuple[int, int]] | None = None) -> rep.Reserved:
+def show(
+    state: PartitionState, reservation: Reservation, ranges: Sequence[tuple[int, int]] | None = None
+) -> rep.Reserved:
     """What the holder is given: the items of the reservation (or of these ranges of it)."""
     runs = reservation.runs if ranges is None else reservation.pick(tuple(ranges))
     segments = state.segments
@@ -156,7 +158,9 @@ def show(state: PartitionState, reservation: Reservation, ranges: Sequence[tuple
     attempts: int | list[int] = 1
     if state.attempts:
         done = state.attempts
-        attempts = [done.get(number, 0) + 1 for _, item, count in runs for number in range(item, item + count)]
+        attempts = [
+            done.get(number, 0) + 1 for _, item, count in runs for number in range(item, item + count)
+        ]
         if attempts.count(1) == len(attempts):
             attempts = 1
     return rep.Reserved(

@@ -195,6 +195,8 @@ class _Head:
     position: int
     nonce: int
     incarnation: int
+    server_identity: str
+    claimed_at: int
     bucket: int
     now: int
     policy: bytes
@@ -252,6 +254,8 @@ def encode_head(state: PartitionState) -> bytes:
             state.position,
             state.nonce,
             state.incarnation,
+            state.server_identity,
+            state.claimed_at,
             state.bucket,
             state.now,
             encode_policy(state.policy),
@@ -322,6 +326,8 @@ def load(partition: PartitionId, head: bytes, segments: Iterable[bytes]) -> Part
     state.position = stored.position
     state.nonce = stored.nonce
     state.incarnation = stored.incarnation
+    state.server_identity = stored.server_identity
+    state.claimed_at = stored.claimed_at
     state.bucket = stored.bucket
     state.now = Instant(stored.now)
     state.policy = decode_policy(stored.policy)
@@ -428,6 +434,7 @@ def state_hash(state: PartitionState) -> bytes:
 
 def _canonical_head(state: PartitionState) -> Iterable[object]:
     yield [state.partition, state.nonce, state.incarnation, state.bucket, state.now, state.paused]
+    yield [state.server_identity, state.claimed_at]
     yield encode_policy(state.policy)
     yield [state.next_item, state.next_place, state.next_reservation, state.part_first]
     yield [getattr(state, name) for name in _COUNTERS]

@@ -19,7 +19,17 @@ from querator.core.lanes import Lane
 from querator.core.limits import PRODUCER_RESULTS_MAX, PRODUCER_RETENTION, PRODUCERS_MAX
 from querator.core.line import Line, Run
 from querator.core.policy import Policy
-from querator.core.segments import BEHIND, FILL, GONE, NOTHINGS, READY, RESERVED, SCHEDULED, SEGMENT_BITS, Segment
+from querator.core.segments import (
+    BEHIND,
+    FILL,
+    GONE,
+    NOTHINGS,
+    READY,
+    RESERVED,
+    SCHEDULED,
+    SEGMENT_BITS,
+    Segment,
+)
 from querator.core.settled import SettledMemory
 
 OPEN: Final = 0
@@ -155,6 +165,7 @@ class PartitionState:
         "bucket",
         "by_session",
         "capture",
+        "claimed_at",
         "completed",
         "dead",
         "deadline_sum",
@@ -191,6 +202,7 @@ class PartitionState:
         "scheduled",
         "schedule",
         "segments",
+        "server_identity",
         "settled",
         "sources",
         "starved",
@@ -203,6 +215,9 @@ class PartitionState:
         """Of the record being decided or folded."""
         self.nonce = 0
         self.incarnation = 0
+        self.server_identity = ""
+        self.claimed_at = 0
+        """Position of the last claim, and on which server that was."""
         self.bucket = 0
         self.now = Instant(0)
         self.policy = Policy(version=0)
@@ -300,7 +315,10 @@ class PartitionState:
         while schedule:
             due, place, item, count = schedule[0]
             for offset in range(count):
-                if self.state_of(item + offset) == SCHEDULED and self.place_of(item + offset) == place + offset:
+                if (
+                    self.state_of(item + offset) == SCHEDULED
+                    and self.place_of(item + offset) == place + offset
+                ):
                     return due
             heappop(schedule)
         return None
@@ -364,7 +382,9 @@ class PartitionState:
         segment.states[start : start + count] = FILL[GONE][count]
         if segment.payloads is not None:
             segment.payloads[start : start + count] = NOTHINGS[count]
-        freed = segment.payload_bytes if segment.live == count else segment.payload_bytes * count // segment.live
+        freed = (
+            segment.payload_bytes if segment.live == count else segment.payload_bytes * count // segment.live
+        )
         segment.payload_bytes -= freed
         self.payload_bytes -= freed
         segment.live -= count
@@ -440,7 +460,9 @@ class PartitionState:
         elif state == SCHEDULED:
             self.scheduled -= count
 
-    def remember_producer(self, name: str, sequence: int, first: int, count: int, duplicates: tuple[tuple[int, int], ...]) -> None:
+    def remember_producer(
+        self, name: str, sequence: int, first: int, count: int, duplicates: tuple[tuple[int, int], ...]
+    ) -> None:
         producers = self.producers
         producer = producers.get(name)
         if producer is None:
@@ -456,7 +478,10 @@ class PartitionState:
             producer.forgotten = max(producer.forgotten, oldest)
         while True:
             oldest_name = next(iter(producers))
-            if len(producers) <= PRODUCERS_MAX and producers[oldest_name].last_at >= self.now - PRODUCER_RETENTION:
+            if (
+                len(producers) <= PRODUCERS_MAX
+                and producers[oldest_name].last_at >= self.now - PRODUCER_RETENTION
+            ):
                 break
             producers.popitem(last=False)
 
@@ -509,4 +534,3 @@ class PlaceIndex:
 
 def _first(entry: tuple[int, int, int, int]) -> int:
     return entry[0]
-

@@ -39,7 +39,9 @@ def _waiting(server: Server) -> int:
     if done.returncode:
         return -1
     report = json.loads(done.stdout.splitlines()[-1])
-    return sum(part["ready"] + part["reserved"] + part["scheduled"] + part["dead"] for part in report["partitions"])
+    return sum(
+        part["ready"] + part["reserved"] + part["scheduled"] + part["dead"] for part in report["partitions"]
+    )
 
 
 @pytest.mark.timeout(int(DEADLINE) + 120)
@@ -47,7 +49,9 @@ def test_every_line_comes_out_once_though_the_server_is_killed(tmp_path: Path) -
     """Nothing acknowledged is lost, nothing is completed twice, and the log says so."""
     dice = random.Random(1)
     source = tmp_path / "lines.txt"
-    source.write_text("".join(f"line {number:09d} of a text that is long enough to look real\n" for number in range(LINES)))
+    source.write_text(
+        "".join(f"line {number:09d} of a text that is long enough to look real\n" for number in range(LINES))
+    )
     port = free_port()
     data = tmp_path / "data"
     server = start_server(data, port)
@@ -57,7 +61,9 @@ def test_every_line_comes_out_once_though_the_server_is_killed(tmp_path: Path) -
     kills = 0
     with source.open("rb") as lines, outputs[0].open("wb") as first, outputs[1].open("wb") as second:
         producer = _start(["produce", "lines"], server.address, stdin=lines, stderr=subprocess.PIPE)
-        consumers = [_start(["consume", "lines", "--follow"], server.address, stdout=out) for out in (first, second)]
+        consumers = [
+            _start(["consume", "lines", "--follow"], server.address, stdout=out) for out in (first, second)
+        ]
         try:
             while time.monotonic() < deadline:
                 if kills < KILLS:

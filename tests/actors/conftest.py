@@ -62,7 +62,9 @@ class Client:
         broker.reserve(self, request, Q, ReserveRequest(items, deadline, Duration(0), held))
         broker.end_turn()
 
-    def settle(self, reserved: Reserved, verb: Verb = Verb.COMPLETE, *, request: int = 2, **more: object) -> None:
+    def settle(
+        self, reserved: Reserved, verb: Verb = Verb.COMPLETE, *, request: int = 2, **more: object
+    ) -> None:
         broker = self.node.broker
         broker.begin_turn()
         command = Settle(verb, reserved.reservation, reserved.nonce, **more)  # type: ignore[arg-type]

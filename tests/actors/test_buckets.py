@@ -10,7 +10,9 @@ from querator.log.memory import MemoryLog
 from tests.actors.conftest import Client, World, settle_down
 
 
-async def test_a_bucket_is_dropped_and_everything_alive_outlives_it(autojump_clock: MockClock, world: World) -> None:
+async def test_a_bucket_is_dropped_and_everything_alive_outlives_it(
+    autojump_clock: MockClock, world: World
+) -> None:
     """What waits in the dropped bucket is carried first; a restart finds queues, order and payloads."""
     async with world.node() as node:
         partition = await world.create(node)
@@ -49,7 +51,7 @@ async def test_a_bucket_that_is_not_exported_is_kept(autojump_clock: MockClock, 
         Client(node).produce(b"x")
         await settle_down()
         await node.buckets.roll("memory")
-        kept = await node.buckets.prune("memory", buckets_kept=1, is_exported=lambda partition, position: False)
+        kept = await node.buckets.prune("memory", buckets_kept=1, is_exported=lambda *_: False)
         assert kept == []
         assert len(world.disk.buckets) == 2
 

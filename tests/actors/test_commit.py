@@ -16,7 +16,9 @@ from querator.log.memory import MemoryLog
 from tests.actors.conftest import Client, World, settle_down
 
 
-async def test_no_answer_leaves_before_its_position_is_committed(autojump_clock: MockClock, world: World) -> None:
+async def test_no_answer_leaves_before_its_position_is_committed(
+    autojump_clock: MockClock, world: World
+) -> None:
     """Neither answers, nor pushes, nor reads, nor refusals that were decided on uncommitted state."""
     async with world.node() as node:
         await world.create(node)
@@ -46,7 +48,9 @@ async def test_no_answer_leaves_before_its_position_is_committed(autojump_clock:
         assert len(consumer.reservations) == 1
 
 
-async def test_an_append_of_unknown_outcome_is_sent_again_and_counts_once(autojump_clock: MockClock, world: World) -> None:
+async def test_an_append_of_unknown_outcome_is_sent_again_and_counts_once(
+    autojump_clock: MockClock, world: World
+) -> None:
     """Whether it had been written or not."""
     async with world.node() as node:
         partition = await world.create(node)
@@ -67,7 +71,9 @@ async def test_an_append_of_unknown_outcome_is_sent_again_and_counts_once(autoju
     assert found.produced == 2
 
 
-async def test_while_the_store_refuses_new_writes_are_unavailable_and_nothing_is_undone(autojump_clock: MockClock, world: World) -> None:
+async def test_while_the_store_refuses_new_writes_are_unavailable_and_nothing_is_undone(
+    autojump_clock: MockClock, world: World
+) -> None:
     """A full disk, say: the bytes wait, and go in when there is room."""
     async with world.node() as node:
         await world.create(node)
@@ -88,7 +94,9 @@ async def test_while_the_store_refuses_new_writes_are_unavailable_and_nothing_is
         assert isinstance(client.answer(3), Produced)
 
 
-async def test_when_the_hold_ends_the_outcome_is_unknown_and_the_partition_is_rebuilt(autojump_clock: MockClock, world: World) -> None:
+async def test_when_the_hold_ends_the_outcome_is_unknown_and_the_partition_is_rebuilt(
+    autojump_clock: MockClock, world: World
+) -> None:
     """The requester is told so, and never that it succeeded or failed."""
     async with world.node() as node:
         partition = await world.create(node)
@@ -109,7 +117,9 @@ async def test_when_the_hold_ends_the_outcome_is_unknown_and_the_partition_is_re
         assert isinstance(client.answer(2), Produced)
 
 
-async def test_a_fenced_partition_answers_nothing_and_claims_anew(autojump_clock: MockClock, world: World) -> None:
+async def test_a_fenced_partition_answers_nothing_and_claims_anew(
+    autojump_clock: MockClock, world: World
+) -> None:
     """Another owner's claim is in the log: the old one can only collide, and it never said otherwise."""
     async with world.node() as node:
         partition = await world.create(node)
@@ -126,7 +136,9 @@ async def test_a_fenced_partition_answers_nothing_and_claims_anew(autojump_clock
     assert found.produced == 0
 
 
-async def test_a_failed_invariant_halts_one_partition_and_leaves_the_others_alone(autojump_clock: MockClock, world: World) -> None:
+async def test_a_failed_invariant_halts_one_partition_and_leaves_the_others_alone(
+    autojump_clock: MockClock, world: World
+) -> None:
     """The halted one is not restarted by itself, and says why."""
     async with world.node() as node:
         partition = await world.create(node)

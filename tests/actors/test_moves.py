@@ -29,7 +29,9 @@ async def _set_aside(world: World, count: int) -> tuple[int, int]:
         return source, target
 
 
-async def test_a_dead_item_arrives_in_the_dead_queue_with_its_origin(autojump_clock: MockClock, world: World) -> None:
+async def test_a_dead_item_arrives_in_the_dead_queue_with_its_origin(
+    autojump_clock: MockClock, world: World
+) -> None:
     """Fresh there: attempts start again; its last id in the source queue says where it came from."""
     source, _ = await _set_aside(world, 3)
     async with world.node() as node:

@@ -52,7 +52,9 @@ async def test_items_of_one_key_go_to_one_partition_and_mixed_requests_are_refus
         assert sum(actor.state.produced for actor in node.broker.actors.values()) == 3
 
 
-async def test_parked_requests_share_what_arrives_one_each_in_turn(autojump_clock: MockClock, world: World) -> None:
+async def test_parked_requests_share_what_arrives_one_each_in_turn(
+    autojump_clock: MockClock, world: World
+) -> None:
     """23 items for three that wait for 20, 6 and 1 are 16, 6 and 1."""
     async with world.node() as node:
         await world.create(node)
@@ -65,7 +67,9 @@ async def test_parked_requests_share_what_arrives_one_each_in_turn(autojump_cloc
         assert counts == {10: 16, 11: 6, 12: 1}
 
 
-async def test_payloads_past_the_budget_are_read_back_in_order(autojump_clock: MockClock, world: World) -> None:
+async def test_payloads_past_the_budget_are_read_back_in_order(
+    autojump_clock: MockClock, world: World
+) -> None:
     """What waits far behind leaves memory; the consumer sees every payload, in order."""
     async with world.node(payload_memory=100_000) as node:
         partition = await world.create(node)
@@ -83,7 +87,9 @@ async def test_payloads_past_the_budget_are_read_back_in_order(autojump_clock: M
         assert got == [b"%07d" % number for number in range(total)]
 
 
-async def test_after_a_restart_everything_is_there_with_its_payload(autojump_clock: MockClock, world: World) -> None:
+async def test_after_a_restart_everything_is_there_with_its_payload(
+    autojump_clock: MockClock, world: World
+) -> None:
     """From a snapshot and the records after it."""
     async with world.node() as node:
         partition = await world.create(node)

@@ -10,7 +10,9 @@ from querator.core.replies import Code, Rejected, Settled
 from tests.actors.conftest import Client, World, settle_down
 
 
-async def test_a_held_reservation_outlives_its_deadline_while_the_session_lives(autojump_clock: MockClock, world: World) -> None:
+async def test_a_held_reservation_outlives_its_deadline_while_the_session_lives(
+    autojump_clock: MockClock, world: World
+) -> None:
     """The keep-alive is the session itself; it writes nothing."""
     async with world.node() as node:
         partition = await world.create(node, reservation_timeout=10 * SECOND)
@@ -26,7 +28,9 @@ async def test_a_held_reservation_outlives_its_deadline_while_the_session_lives(
         assert consumer.answer(2) == Settled(1)
 
 
-async def test_a_lost_session_has_one_grace_then_its_items_go_to_others(autojump_clock: MockClock, world: World) -> None:
+async def test_a_lost_session_has_one_grace_then_its_items_go_to_others(
+    autojump_clock: MockClock, world: World
+) -> None:
     """The attempt counts, and the stale holder is refused everything."""
     async with world.node() as node:
         await world.create(node)
@@ -41,7 +45,9 @@ async def test_a_lost_session_has_one_grace_then_its_items_go_to_others(autojump
         assert second.reservations == []
         await trio.sleep(0.3)
         assert second.reservations[0].attempts == [2]
-        for request, verb in enumerate((Verb.COMPLETE, Verb.RETRY, Verb.RELEASE, Verb.DEAD, Verb.EXTEND), 200):
+        for request, verb in enumerate(
+            (Verb.COMPLETE, Verb.RETRY, Verb.RELEASE, Verb.DEAD, Verb.EXTEND), 200
+        ):
             second.settle(stale, verb, request=request)
         await settle_down()
         for request in range(200, 205):
@@ -50,7 +56,9 @@ async def test_a_lost_session_has_one_grace_then_its_items_go_to_others(autojump
             assert refused.code is Code.RESERVATION_LOST
 
 
-async def test_what_never_reached_the_client_costs_no_attempt(autojump_clock: MockClock, world: World) -> None:
+async def test_what_never_reached_the_client_costs_no_attempt(
+    autojump_clock: MockClock, world: World
+) -> None:
     """Released as undelivered."""
     async with world.node() as node:
         await world.create(node)
@@ -64,7 +72,9 @@ async def test_what_never_reached_the_client_costs_no_attempt(autojump_clock: Mo
         assert second.reservations[0].attempts == 1
 
 
-async def test_a_session_that_resumes_within_the_grace_keeps_everything(autojump_clock: MockClock, world: World) -> None:
+async def test_a_session_that_resumes_within_the_grace_keeps_everything(
+    autojump_clock: MockClock, world: World
+) -> None:
     """The newer connection is told what it holds."""
     async with world.node() as node:
         await world.create(node)
@@ -88,7 +98,9 @@ async def test_a_session_that_resumes_within_the_grace_keeps_everything(autojump
         assert new.answer(2) == Settled(2)
 
 
-async def test_after_a_restart_held_reservations_get_one_grace(autojump_clock: MockClock, world: World) -> None:
+async def test_after_a_restart_held_reservations_get_one_grace(
+    autojump_clock: MockClock, world: World
+) -> None:
     """A new owner treats them as just lost: resumed in time they go on, else they end."""
     async with world.node() as node:
         await world.create(node)
@@ -126,7 +138,9 @@ async def test_goodbye_gives_back_at_once_without_blame(autojump_clock: MockCloc
         assert second.reservations[0].attempts == 1
 
 
-async def test_a_reservation_that_ends_by_its_deadline_is_announced_as_lost(autojump_clock: MockClock, world: World) -> None:
+async def test_a_reservation_that_ends_by_its_deadline_is_announced_as_lost(
+    autojump_clock: MockClock, world: World
+) -> None:
     """And not before: at the deadline its holder can still complete."""
     async with world.node() as node:
         await world.create(node, reservation_timeout=10 * SECOND)

@@ -232,12 +232,13 @@ async def test_a_slow_reader_is_cut_off_and_the_others_are_served(autojump_clock
         assert house.server.registry.counters.sessions_cut_off == 1
 
 
-async def test_a_client_that_vanishes_while_it_is_pushed_to_costs_only_itself(autojump_clock: MockClock) -> None:
+async def test_a_client_that_vanishes_while_pushed_to_costs_only_itself(autojump_clock: MockClock) -> None:
     """Whenever between the two it vanishes: the writer must not go round and keep the loop for itself."""
     async with running() as house, house.client(MSGPACK) as quick:
         for steps in range(12):
             gone = await house.stream()
-            hello = JSON_HELLO[:-1] + b',{"type":"subscribe","id":1,"queue":"mail","batch":10,"window":10000}]'
+            subscribe = b',{"type":"subscribe","id":1,"queue":"mail","batch":10,"window":10000}]'
+            hello = JSON_HELLO[:-1] + subscribe
             await gone.send_all(HANDSHAKE + client_frame(1, hello))
             await wait_all_tasks_blocked()
             for _ in range(4):

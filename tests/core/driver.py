@@ -120,7 +120,9 @@ class Driver:
         assert isinstance(reply, rep.Produced), reply
         return reply
 
-    def reserve(self, items_max: int = 1, session: str = "s", *, timeout: int = 0, held: bool = False) -> Reserved | None:
+    def reserve(
+        self, items_max: int = 1, session: str = "s", *, timeout: int = 0, held: bool = False
+    ) -> Reserved | None:
         event = reserve(
             self.state,
             items_max,
@@ -135,13 +137,17 @@ class Driver:
         self.apply(event)
         return show(self.state, self.state.reservations[self.state.next_reservation - 1])
 
-    def take(self, items_max: int = 1, session: str = "s", *, timeout: int = 0, held: bool = False) -> Reserved:
+    def take(
+        self, items_max: int = 1, session: str = "s", *, timeout: int = 0, held: bool = False
+    ) -> Reserved:
         """Reserve, and get something."""
         shown = self.reserve(items_max, session, timeout=timeout, held=held)
         assert shown is not None, "nothing was ready"
         return shown
 
-    def settle(self, verb: cmd.Verb, shown: Reserved, ranges: ev.Ranges | None = None, **rest: object) -> rep.Reply:
+    def settle(
+        self, verb: cmd.Verb, shown: Reserved, ranges: ev.Ranges | None = None, **rest: object
+    ) -> rep.Reply:
         return self.do(cmd.Settle(verb, shown.reservation, shown.nonce, ranges, **rest))  # type: ignore[arg-type]
 
     def park(self, name: str, items_max: int, wait: int = 10_000_000) -> Parked[Client]:

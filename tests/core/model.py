@@ -224,7 +224,9 @@ class Model:
             if command.sequence <= forgotten:
                 return Rejected(Code.SEQUENCE_TOO_OLD, "", "sequence")
         rows = [_row(command.attributes, index) for index in range(count)]
-        known = {key: item for key, (item, at) in self.dedupe.items() if at >= now - self.policy.dedupe_window}
+        known = {
+            key: item for key, (item, at) in self.dedupe.items() if at >= now - self.policy.dedupe_window
+        }
         numbers: list[int] = []
         duplicates: list[int] = []
         fresh: dict[str, int] = {}
@@ -265,13 +267,24 @@ class Model:
             del results[oldest]
             forgotten = max(forgotten, oldest)
         self.producers[name] = (results, forgotten, now)
-        while len(self.producers) > self.producers_max or next(iter(self.producers.values()))[2] < now - PRODUCER_DAY:
+        while (
+            len(self.producers) > self.producers_max
+            or next(iter(self.producers.values()))[2] < now - PRODUCER_DAY
+        ):
             self.producers.popitem(last=False)
 
     # --- reserving --------------------------------------------------------------------------------
 
     def reserve(
-        self, items_max: int, now: int, *, session: str, generation: int, timeout: int, held: bool, window: Window | None = None
+        self,
+        items_max: int,
+        now: int,
+        *,
+        session: str,
+        generation: int,
+        timeout: int,
+        held: bool,
+        window: Window | None = None,
     ) -> Held | None:
         if self.paused or self.policy.deleted or not self.line:
             return None
@@ -285,7 +298,15 @@ class Model:
         deadline = now + (timeout or own or self.policy.reservation_timeout)
         run_until = max(now + self.policy.max_runtime, deadline) if held else 0
         made = Held(
-            self.next_reservation, self.nonce, session, generation, chosen, [None] * len(chosen), deadline, run_until, window
+            self.next_reservation,
+            self.nonce,
+            session,
+            generation,
+            chosen,
+            [None] * len(chosen),
+            deadline,
+            run_until,
+            window,
         )
         self.next_reservation += 1
         self.reservations[made.number] = made
@@ -303,7 +324,9 @@ class Model:
                     group.append(item)
             for item in group:
                 timeout = item.columns.get("reservation_timeout")
-                if len(chosen) == items_max or (chosen and timeout != chosen[0].columns.get("reservation_timeout")):
+                if len(chosen) == items_max or (
+                    chosen and timeout != chosen[0].columns.get("reservation_timeout")
+                ):
                     return chosen
                 chosen.append(item)
         return chosen
@@ -429,7 +452,9 @@ class Model:
         if not backoff.base:
             return [(index, 0) for index in indexes]
         indexes = sorted(indexes, key=lambda index: held.items[index].attempts)
-        return [(index, now + backoff.delay(held.items[index].attempts + 1, held.number)) for index in indexes]
+        return [
+            (index, now + backoff.delay(held.items[index].attempts + 1, held.number)) for index in indexes
+        ]
 
     def kill(self, held: Held, indexes: list[int], verb: Verb, reason: str, now: int) -> None:
         for index in indexes:
@@ -460,7 +485,9 @@ class Model:
                     item.attempts += 1
                     self.go_back(item, due, now)
             else:
-                self.settle_items(held, sorted(indexes), cmd.Settle(verb, held.number, held.nonce, reason=reason), now)
+                self.settle_items(
+                    held, sorted(indexes), cmd.Settle(verb, held.number, held.nonce, reason=reason), now
+                )
         return rep.Done(len(settlements))
 
     def holder(self, item: Item) -> tuple[Held, int]:
@@ -489,6 +516,11 @@ class Model:
         for at, number in past:
             if at < now:
                 self.end(self.reservations[number], now)
+        for item in sorted(self.schedule, key=lambda item: (item.due_at, item.entry)):
+            if item.due_at < now:
+                self.schedule.remove(item)
+                item.not_before = 0
+                self.become_ready(item, now)
         expired = [
             item.number
             for item in self.items.values()
@@ -497,11 +529,6 @@ class Model:
         assert sorted(expired) == sorted(expired_order), "other items expired than should have"
         for number in expired_order:
             self.die(self.items[number], "expired", now)
-        for item in sorted(self.schedule, key=lambda item: (item.due_at, item.entry)):
-            if item.due_at < now:
-                self.schedule.remove(item)
-                item.not_before = 0
-                self.become_ready(item, now)
         for item in list(self.dead):
             if item.leaving_to is None and item.died_at < now - self.policy.dead_retention:
                 self.drop(item, now)

@@ -28,9 +28,9 @@ from querator.core.segments import STATE_NAMES
 from querator.core.snapshot import Capture, ChunkRef, load, state_hash
 from querator.core.state import PartitionState
 from querator.core.state_checks import check_demand, check_state_fully
+from tests.conftest import PROFILE
 from tests.core.driver import PARTITION, Driver, bare, expired_in, numbers_of
 from tests.core.model import Held, Item, Model, Waiter, Window
-from tests.conftest import PROFILE
 
 SECOND = 1_000_000
 RESULTS_MAX = 4
@@ -44,7 +44,9 @@ delays = st.sampled_from([0, 1, SECOND, 3 * SECOND, 20 * SECOND])
 
 def maybe_column(values: st.SearchStrategy[Any], count: int) -> st.SearchStrategy[Any]:
     """Absent, one value for all, or one an item."""
-    return st.one_of(st.none(), values, st.lists(st.one_of(st.none(), values), min_size=count, max_size=count))
+    return st.one_of(
+        st.none(), values, st.lists(st.one_of(st.none(), values), min_size=count, max_size=count)
+    )
 
 
 @st.composite
@@ -72,7 +74,9 @@ def policies(draw: st.DrawFn, ordering: Ordering) -> Policy:
         expire_timeout=Duration(draw(st.sampled_from([0, 0, 15])) * SECOND),
         attempts_max=draw(st.sampled_from([0, 0, 2, 3])),
         backoff=draw(
-            st.sampled_from([Backoff(), Backoff(Duration(SECOND)), Backoff(Duration(2 * SECOND), 1.0, jitter=0.0)])
+            st.sampled_from(
+                [Backoff(), Backoff(Duration(SECOND)), Backoff(Duration(2 * SECOND), 1.0, jitter=0.0)]
+            )
         ),
         dead_target=PartitionId(9) if draw(st.booleans()) else None,
         dead_retention=Duration(draw(st.sampled_from([30, 86_400])) * SECOND),
@@ -336,7 +340,9 @@ class PartitionMachine(RuleBasedStateMachine):
 
     @rule(
         data=st.data(),
-        verb=st.sampled_from([Verb.COMPLETE, Verb.COMPLETE, Verb.RETRY, Verb.RETRY, Verb.RELEASE, Verb.DEAD, Verb.EXTEND]),
+        verb=st.sampled_from(
+            [Verb.COMPLETE, Verb.COMPLETE, Verb.RETRY, Verb.RETRY, Verb.RELEASE, Verb.DEAD, Verb.EXTEND]
+        ),
         whole=st.booleans(),
         forged=st.sampled_from([False] * 9 + [True]),
     )
@@ -396,7 +402,9 @@ class PartitionMachine(RuleBasedStateMachine):
     @rule(name=names)
     def lose_session(self, name: str) -> None:
         """The session does not come back: the reservations it held end."""
-        for held in [held for held in self.model.reservations.values() if held.session == name and held.run_until]:
+        for held in [
+            held for held in self.model.reservations.values() if held.session == name and held.run_until
+        ]:
             self.model.end(held, self.now)
         self.driver.handed.clear()
         self.driver.lose_session(name)
@@ -453,7 +461,9 @@ class PartitionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.items)
     def delete(self, data: st.DataObject, count: int) -> None:
         known = self.places()
-        chosen = data.draw(st.lists(st.sampled_from([*known, *self.old_places[-5:]]), min_size=count, max_size=count))
+        chosen = data.draw(
+            st.lists(st.sampled_from([*known, *self.old_places[-5:]]), min_size=count, max_size=count)
+        )
         numbers = {
             known[place]: None
             for place in chosen
@@ -497,7 +507,11 @@ class PartitionMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), listing=st.sampled_from(list(Listing)), limit=st.integers(0, 5))
     def list_items(self, data: st.DataObject, listing: Listing, limit: int) -> None:
-        wanted = {Listing.ITEMS: ("ready", "reserved"), Listing.SCHEDULED: ("scheduled",), Listing.DEAD: ("dead",)}
+        wanted = {
+            Listing.ITEMS: ("ready", "reserved"),
+            Listing.SCHEDULED: ("scheduled",),
+            Listing.DEAD: ("dead",),
+        }
         rows = {
             number if listing is Listing.DEAD else self.state.place_of(number): item
             for number, item in self.model.items.items()
