@@ -66,7 +66,8 @@ async def consume(
         str | None,
         Parameter(
             help="Run this shell command for each item, its payload on standard input. Exit codes: 0 "
-            "completes; 65 makes it dead; 69 releases it; any other retries it. QUERATOR_ITEM, QUERATOR_QUEUE, "
+            "completes; 65 makes it dead; 69 releases it; any other retries it. QUERATOR_ITEM, "
+            "QUERATOR_QUEUE, "
             "QUERATOR_ATTEMPT, QUERATOR_KEY, QUERATOR_KIND and QUERATOR_REFERENCE tell about it."
         ),
     ] = None,

@@ -1,21 +1,22 @@
 """``querator log show`` and ``querator log verify``: the log itself, while no server has it."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import attrs
 from cyclopts import App, Parameter
 
 from querator import config
-from querator.app import make_stores
 from querator.actors.verification import Verification, verify_partition
+from querator.app import make_stores
 from querator.cli.exits import Exit, UsageError
 from querator.cli.output import note, print_fields, print_json, print_table, print_text
 from querator.cli.progress import Progress
 from querator.core.ids import PartitionId, Position
 from querator.env.real import real_env
+from querator.log.records import Record
 from querator.log.restore import ChainReport, first_position, read_all
 from querator.log.show import describe_record, lines, moment
 from querator.log.store import LogStore
@@ -80,26 +81,28 @@ async def _show(store: LogStore, partition: PartitionId, start: int, limit: int,
         return
     first = max(start, await first_position(store, partition, tail))
     shown = 0
-    async for record in read_all(store, partition, Position(first), payloads=True):
-        found = lines(record)
-        if is_json:
-            for line in found:
-                print_json(
-                    {
-                        "partition": partition,
-                        "position": line.position,
-                        "at": line.at,
-                        "event": line.name,
-                        "text": line.text,
-                    }
-                )
-        else:
-            print_text(describe_record(record))
-            for line in found:
-                print_text(f"  {moment(line.at)}  {line.text}")
-        shown += 1
-        if shown == limit:
-            return
+    reading = cast("AsyncGenerator[Record, None]", read_all(store, partition, Position(first), payloads=True))
+    async with aclosing(reading) as records:
+        async for record in records:
+            found = lines(record)
+            if is_json:
+                for line in found:
+                    print_json(
+                        {
+                            "partition": partition,
+                            "position": line.position,
+                            "at": line.at,
+                            "event": line.name,
+                            "text": line.text,
+                        }
+                    )
+            else:
+                print_text(describe_record(record))
+                for line in found:
+                    print_text(f"  {moment(line.at)}  {line.text}")
+            shown += 1
+            if shown == limit:
+                return
 
 
 @app.command

@@ -3,8 +3,8 @@
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -132,12 +132,13 @@ class Pump:
         self.committed = 0
         self.duplicates = 0
 
-    async def run(self, source: AsyncIterator[Chunk]) -> None:
+    async def run(self, source: AsyncGenerator[Chunk, None]) -> None:
         """Until the source ends, or a chunk is refused; what was handed over before is waited for."""
         try:
             try:
-                async for chunk in source:
-                    await self._hand_over(chunk)
+                async with aclosing(source):
+                    async for chunk in source:
+                        await self._hand_over(chunk)
             finally:
                 # Also after a bad line, and after Ctrl-C for a moment: the last word is what is committed.
                 await self._finish()
@@ -216,7 +217,7 @@ async def _open_inputs(paths: Sequence[Path]) -> AsyncIterator[list[int]]:
     descriptors: list[int] = []
     try:
         for path in paths:
-            if str(path) == "-":
+            if str(path) == "/dev/stdin":
                 descriptors.append(sys.stdin.fileno())
                 continue
             try:
@@ -230,14 +231,15 @@ async def _open_inputs(paths: Sequence[Path]) -> AsyncIterator[list[int]]:
             os.close(descriptor)
 
 
-async def _line_items(descriptors: Sequence[int], batch: int) -> AsyncIterator[Chunk]:
+async def _line_items(descriptors: Sequence[int], batch: int) -> AsyncGenerator[Chunk, None]:
     bytes_read = 0
     for descriptor in descriptors:
         splitter = LineSplitter()
-        async for data in read_chunks(descriptor):
-            bytes_read += len(data)
-            for lines in _portions(splitter.feed(data), batch):
-                yield Chunk(lines, {}, bytes_read)
+        async with aclosing(read_chunks(descriptor)) as chunks:
+            async for data in chunks:
+                bytes_read += len(data)
+                for lines in _portions(splitter.feed(data), batch):
+                    yield Chunk(lines, {}, bytes_read)
         if last := splitter.finish():
             yield Chunk(last, {}, bytes_read)
 
@@ -257,20 +259,21 @@ def _portions(lines: list[bytes], batch: int) -> list[list[bytes]]:
     return portions
 
 
-async def _json_items(descriptors: Sequence[int], batch: int, env: Env) -> AsyncIterator[Chunk]:
+async def _json_items(descriptors: Sequence[int], batch: int, env: Env) -> AsyncGenerator[Chunk, None]:
     number = 0
-    async for chunk in _line_items(descriptors, batch):
-        items = []
-        for line in chunk.payloads:
-            number += 1
-            if line.strip():
-                items.append(_read_json(line, number, env))
-        start = 0
-        # Items of different keys may belong to different partitions: a call has one key.
-        for index in range(1, len(items) + 1):
-            if index == len(items) or _route(items[index]) != _route(items[start]):
-                yield _as_chunk(items[start:index], chunk.bytes_read)
-                start = index
+    async with aclosing(_line_items(descriptors, batch)) as chunks:
+        async for chunk in chunks:
+            items = []
+            for line in chunk.payloads:
+                number += 1
+                if line.strip():
+                    items.append(_read_json(line, number, env))
+            start = 0
+            # Items of different keys may belong to different partitions: a call has one key.
+            for index in range(1, len(items) + 1):
+                if index == len(items) or _route(items[index]) != _route(items[start]):
+                    yield _as_chunk(items[start:index], chunk.bytes_read)
+                    start = index
 
 
 def _route(item: Mapping[str, Any]) -> object:
@@ -339,15 +342,16 @@ def _read_field(name: str, value: Any, env: Env) -> dict[str, Any]:
     return {name: value}
 
 
-async def _file_items(env: Env, paths: Sequence[Path] | None, descriptor: int) -> AsyncIterator[Chunk]:
+async def _file_items(env: Env, paths: Sequence[Path] | None, descriptor: int) -> AsyncGenerator[Chunk, None]:
     if paths:
         for path in paths:
             yield await _file_item(env, path)
         return
-    async for chunk in _line_items([descriptor], limits.BATCH_ITEMS_MAX):
-        for line in chunk.payloads:
-            if line:
-                yield await _file_item(env, Path(os.fsdecode(line)))
+    async with aclosing(_line_items([descriptor], limits.BATCH_ITEMS_MAX)) as chunks:
+        async for chunk in chunks:
+            for line in chunk.payloads:
+                if line:
+                    yield await _file_item(env, Path(os.fsdecode(line)))
 
 
 async def _file_item(env: Env, path: Path) -> Chunk:

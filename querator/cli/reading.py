@@ -1,7 +1,7 @@
 """Standard input, and files like it, without blocking the event loop."""
 
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import Final
 
 import trio
@@ -12,7 +12,7 @@ from querator.core import limits
 CHUNK_BYTES: Final = 262_144
 
 
-async def read_chunks(descriptor: int) -> AsyncIterator[bytes]:
+async def read_chunks(descriptor: int) -> AsyncGenerator[bytes, None]:
     """What can be read there, as it comes. Cancelling stops the wait: no thread hangs in a read."""
     while True:
         try:

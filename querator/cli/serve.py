@@ -46,6 +46,10 @@ async def serve(
         str | None,
         Parameter(help="Bytes of waiting payloads kept in memory, as 256MiB. [env: QUERATOR_PAYLOAD_MEMORY]"),
     ] = None,
+    ping_interval: Annotated[
+        str | None,
+        Parameter(help="Seconds between two pings of a session (5). [env: QUERATOR_PING_INTERVAL]"),
+    ] = None,
     log_level: Annotated[
         str | None, Parameter(help="debug, info, warning or error. [env: QUERATOR_LOG_LEVEL]")
     ] = None,
@@ -68,6 +72,7 @@ async def serve(
             "tls_certificate": None if tls_certificate is None else str(tls_certificate),
             "tls_key": None if tls_key is None else str(tls_key),
             "payload_memory": payload_memory,
+            "ping_interval": ping_interval,
             "log_level": log_level,
             "log_format": log_format,
         }

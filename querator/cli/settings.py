@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import attrs
 from cyclopts import App, Parameter
 
 from querator import config
@@ -19,7 +20,8 @@ def show(
     json: Annotated[bool, Parameter(negative="", help="Print JSON, one document.")] = False,
 ) -> None:
     """Every setting, its value, and with --origin where that comes from. Secrets are hidden."""
-    values = config.load().values
+    # Also what is secret is shown as text that hides it.
+    values = [attrs.evolve(value, text=str(value.text)) for value in config.load().values]
     if json:
         print_json(
             {

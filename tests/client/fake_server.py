@@ -158,7 +158,7 @@ async def fake_server(model: ModelServer | None = None) -> AsyncIterator[FakeSer
         await nursery.start(server.run)
         try:
             yield server
-        except Exception as caught:
+        except Exception as caught:  # noqa: BLE001 - any
             # Out of the nursery it would come in a group.
             error = caught
         nursery.cancel_scope.cancel()

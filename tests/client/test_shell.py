@@ -138,7 +138,7 @@ def virtual_listener(server: FakeServer) -> Any:
 
 
 async def test_an_exception_in_the_block_comes_out_as_it_is(autojump_clock: trio.testing.MockClock) -> None:
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what raises
         async with running() as (_, q):
             await q.produce("q", b"x")
             raise ZeroDivisionError
@@ -324,7 +324,7 @@ async def test_a_server_that_stays_away_too_long_fails_what_waits(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with fake_server() as server:
-        with pytest.raises(Disconnected, match="no connection to server:2319 for 1m: "):
+        with pytest.raises(Disconnected, match="no connection to server:2319 for 1m: "):  # noqa: PT012 - the block is what raises
             async with connect(ADDRESS, env=server.env(), reconnect_timeout="1m") as q:
                 await q.produce("q", b"0")
                 server.stop()
@@ -517,14 +517,14 @@ async def test_a_lost_reservation_cancels_the_work_and_says_so(
         async with trio.open_nursery() as nursery:
             if by == "reserve":
                 item = await take_one(q)
-                with pytest.raises(ReservationLost, match="deadline"):
+                with pytest.raises(ReservationLost, match="deadline"):  # noqa: PT012 - the block is what raises
                     async with item:
                         nursery.start_soon(lose)
                         await trio.sleep_forever()
             else:
                 async with q.consume("q", batch=1, window=1) as items:
                     item = await anext(items)
-                    with pytest.raises(ReservationLost, match="deadline"):
+                    with pytest.raises(ReservationLost, match="deadline"):  # noqa: PT012 - the block is what raises
                         async with item:
                             nursery.start_soon(lose)
                             await trio.sleep_forever()
