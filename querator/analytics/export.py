@@ -70,7 +70,7 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
-def _silent(progress: Progress) -> None:
+def silent(progress: Progress) -> None:
     del progress
 
 
@@ -189,7 +189,7 @@ class Exporter:
         self._dirty: dict[int, _Dirty] = {}
         self._records = 0
 
-    async def refresh(self, report: Report = _silent) -> Exported:
+    async def refresh(self, report: Report = silent) -> Exported:
         """Export what the stores have and the archive has not.
 
         Raises:

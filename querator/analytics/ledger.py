@@ -268,10 +268,15 @@ class Ledger:
             if kinds is None:
                 yield number, stop - start, 0, at, at, 0, "", 0
             else:
-                for kind, group in groupby(kinds[start:stop]):
-                    size = sum(1 for _ in group)
-                    yield number, size, 0, at, at, 0, kind if isinstance(kind, str) else "", 0
-                    number += size
+                picked = kinds[start:stop]
+                kind = picked[0]
+                if picked.count(kind) == len(picked):
+                    yield number, stop - start, 0, at, at, 0, kind if isinstance(kind, str) else "", 0
+                else:
+                    for kind, group in groupby(picked):
+                        size = sum(1 for _ in group)
+                        yield number, size, 0, at, at, 0, kind if isinstance(kind, str) else "", 0
+                        number += size
             start = stop
 
     def _mixed_pieces(

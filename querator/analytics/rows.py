@@ -77,14 +77,17 @@ class RowBuffer:
     """Rows that wait to be written, as columns. Owned by one export."""
 
     def __init__(self) -> None:
+        self._loose: list[Row] = []
+        """The newest rows, not yet in columns: turning many at once is cheaper."""
         self._numbers: list[array[int]] = []
         self._texts: list[dict[str, int]] = []
         self.rows = 0
         self.items = 0
-        """Item events: the sum of ``items``."""
+        """Item events (the sum of ``items``) of the rows that are in columns."""
         self.clear()
 
     def clear(self) -> None:
+        self._loose = []
         self._numbers = [array("i" if is_text else "q") for is_text in _IS_TEXT]
         self._texts = [{"": 0} if is_text else {} for is_text in _IS_TEXT]
         self.rows = 0
@@ -92,22 +95,30 @@ class RowBuffer:
 
     def extend(self, rows: list[Row]) -> None:
         """Take over these rows."""
-        if not rows:
-            return
+        self._loose += rows
         self.rows += len(rows)
-        for index, values in enumerate(zip(*rows, strict=True)):
+        if len(self._loose) >= _LOOSE_MAX:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Turn the loose rows into columns."""
+        if not self._loose:
+            return
+        for index, values in enumerate(zip(*self._loose, strict=True)):
             if _IS_TEXT[index]:
                 texts = self._texts[index]
                 for text in dict.fromkeys(values):
                     if text not in texts:
                         texts[text] = len(texts)
-                self._numbers[index].extend(map(texts.__getitem__, values))
+                self._numbers[index].extend(array("i", list(map(texts.__getitem__, values))))
             else:
-                self._numbers[index].extend(values)
-        self.items += sum(self._numbers[_ITEMS][-len(rows) :])
+                self._numbers[index].extend(array("q", values))
+        self.items += sum(self._numbers[_ITEMS][-len(self._loose) :])
+        self._loose = []
 
     def table(self) -> ArrowTable:
         """What is here, readable as long as the table is kept and nothing is added."""
+        self._settle()
         return ArrowTable(
             {
                 column.name: TextColumn(numbers, list(texts)) if column.kind == "text" else numbers
@@ -117,12 +128,14 @@ class RowBuffer:
 
     def days(self) -> list[int]:
         """The days (since 1970-01-01) of the rows, ascending."""
+        self._settle()
         return sorted(dict.fromkeys(at // _DAY for at in self._numbers[_AT]))
 
 
 _AT: Final = NAMES.index("happened_at")
 _ITEMS: Final = NAMES.index("items")
 _DAY: Final = 86_400_000_000
+_LOOSE_MAX: Final = 8_192
 
 
 def select_list(columns: Iterable[RowColumn] = COLUMNS) -> str:

@@ -1,0 +1,187 @@
+"""What analytics costs: export, disk, questions, memory. Prints the figures; asserts nothing.
+
+The log is made here, by the core, in memory: partitions whose items are produced, reserved and
+completed in batches, by forty sessions, of five kinds, over three days, with some attempts that fail.
+"""
+
+import argparse
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from querator.analytics import connect
+from querator.analytics.compact import compact
+from querator.analytics.export import Exporter
+from querator.core import events as ev
+from querator.core.evolve import evolve
+from querator.core.ids import (
+    DAY,
+    Instant,
+    ItemNumber,
+    PartitionId,
+    Position,
+    ReservationNumber,
+    SessionId,
+)
+from querator.core.state import PartitionState
+from querator.env.real import real_env
+from querator.log.codec import GENESIS, seal
+from querator.log.memory import MemoryDisk, MemoryLog
+from querator.log.records import Record
+
+START = 1_750_032_000_000_000
+KINDS = ("mail", "invoice", "thumbnail", "export", "webhook")
+SESSIONS = tuple(SessionId(f"consumer-{number:02}") for number in range(40))
+PARTITIONS = 8
+RECORD_EVENTS = 64
+EVENTS_OF_ITEM = 3
+"""Produced, reserved, completed."""
+
+
+def make_partition(partition: int, items: int, batch: int, rng: random.Random) -> list[Record]:
+    """The log of one partition through which so many items go, ``batch`` at a time."""
+    state = PartitionState(PartitionId(partition))
+    records: list[Record] = []
+    events: list[ev.Event] = []
+    hash_ = GENESIS
+    rounds = items // batch
+    step = 3 * DAY // max(rounds, 1)
+    held: list[tuple[int, int]] = []
+
+    def apply(event: ev.Event) -> None:
+        if type(event) is ev.ItemsProduced:
+            evolve(
+                state,
+                ev.ItemsProduced(event.first_item, event.count, event.due_at, event.expires_at, None, "", 0),
+            )
+        else:
+            evolve(state, event)
+        events.append(event)
+
+    for number in range(rounds + 4):
+        now = Instant(START + number * step + rng.randrange(step // 2))
+        apply(ev.TurnStarted(now))
+        if number < rounds:
+            kind = ev.Attributes(kind=rng.choice(KINDS))
+            apply(
+                ev.ItemsProduced(
+                    ItemNumber(state.next_item), batch, Instant(0), Instant(0), kind, "", 0, [b""] * batch
+                )
+            )
+        head = state.line.peek()
+        if head is not None:
+            count = min(batch, state.line.count)
+            deadline = Instant(now + 60_000_000)
+            apply(ev.ItemsReserved(count, ItemNumber(head[1]), rng.choice(SESSIONS), 1, deadline, Instant(0)))
+            held.append((state.next_reservation - 1, count))
+        while len(held) > 3 or (held and number >= rounds):
+            reservation, count = held.pop(0)
+            named = ReservationNumber(reservation)
+            if rng.random() < 0.05:
+                apply(ev.ItemsRetried(named, ((0, 1),), Instant(0)))
+                if count > 1:
+                    apply(ev.ItemsCompleted(named, None))
+            else:
+                apply(ev.ItemsCompleted(named, None))
+        if len(events) >= RECORD_EVENTS or number == rounds + 3:
+            position = Position(len(records) + 1)
+            state.position = position
+            records.append(seal(state.partition, position, hash_, 1, now, events))
+            hash_ = records[-1].hash
+            events.clear()
+    return records
+
+
+async def make_log(events: int, batch: int) -> MemoryLog:
+    disk = MemoryDisk()
+    store = MemoryLog(real_env(), disk)
+    await store.open()
+    for partition in range(1, PARTITIONS + 1):
+        rng = random.Random(partition)
+        for record in make_partition(partition, events // EVENTS_OF_ITEM // PARTITIONS, batch, rng):
+            await store.append([record])
+    return store
+
+
+def _timed(action: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = action()
+    return time.perf_counter() - started, result
+
+
+QUESTIONS = (
+    "FROM throughput('partition 1', INTERVAL 1 MINUTE)",
+    "FROM throughput(NULL, INTERVAL 1 MINUTE)",
+    "FROM waiting(NULL)",
+    "FROM waiting(NULL, INTERVAL 1 HOUR)",
+    "FROM processing(NULL)",
+    "FROM processing(NULL, INTERVAL 1 HOUR)",
+    "FROM backlog(NULL, INTERVAL 1 MINUTE)",
+    "FROM retries(NULL, INTERVAL 1 HOUR)",
+    "FROM deaths(NULL)",
+    "FROM kinds(NULL)",
+    "FROM consumers",
+    "FROM contention(NULL, INTERVAL 1 HOUR)",
+    "FROM slo(NULL, width := INTERVAL 1 HOUR)",
+    "FROM queues",
+    "SELECT count(*), avg(waiting), avg(processing) FROM items",
+    "SELECT ended_by, count(*), avg(processing) FROM reservations GROUP BY ALL",
+    "FROM item_history(3, 20000)",
+)
+
+
+def _rss_mib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+async def measure(events: int, batch: int, directory: Path) -> None:
+    """Print the figures of one size of batches."""
+    print(f"# {events:,} events of items, {batch} items a batch, {PARTITIONS} partitions")
+    started = time.perf_counter()
+    store = await make_log(events, batch)
+    before = _rss_mib()
+    print(f"log made in {time.perf_counter() - started:.1f} s; resident {before} MiB, the log included")
+    shutil.rmtree(directory, ignore_errors=True)
+    started = time.perf_counter()
+    exported = await Exporter(real_env(), [store], directory).refresh()
+    took = time.perf_counter() - started
+    print(
+        f"export      {exported.items / took:14,.0f} events/s   {exported.items:,} events"
+        f" in {exported.rows:,} rows, {took:.1f} s"
+    )
+    started = time.perf_counter()
+    await compact(real_env(), directory)
+    took = time.perf_counter() - started
+    size = sum(path.stat().st_size for path in directory.glob("events/**/*.parquet"))
+    print(f"compact     {took:14.2f} s")
+    print(f"disk        {size / exported.items:14.3f} bytes/event   {size:,} bytes")
+    took, connection = _timed(lambda: connect(directory))
+    print(f"connect     {took * 1e3:14.0f} ms")
+    for question in QUESTIONS:
+        took, rows = _timed(lambda: connection.execute(question).fetchall())  # noqa: B023 - called at once
+        print(f"question    {took * 1e3:14.0f} ms   {len(rows):7,} rows   {question}")
+    connection.close()
+    print(f"resident    {_rss_mib():14,} MiB at most")
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks analytics", description=__doc__)
+    parser.add_argument("--events", type=int, default=10_000_000, help="events of items")
+    parser.add_argument("--batch", type=int, action="append", help="items a batch (again for more); 100, 10")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        for batch in options.batch or (100, 10):
+            trio.run(measure, options.events, batch, Path(name) / "analytics")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
