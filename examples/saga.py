@@ -64,8 +64,10 @@ async def advance(q: Client, step: Step) -> bool:
 
 
 async def run_item(q: Client, item: Item) -> bool:
+    is_over = False
     async with item:
-        return await advance(q, msgspec.json.decode(item.payload, type=Step))
+        is_over = await advance(q, msgspec.json.decode(item.payload, type=Step))
+    return is_over
 
 
 async def main(address: str) -> None:
