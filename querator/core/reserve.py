@@ -6,7 +6,7 @@ from querator.core import events as ev
 from querator.core import replies as rep
 from querator.core.ids import Duration, Instant, ItemNumber, PartitionId, Place, ReservationNumber, SessionId
 from querator.core.lanes import peek_next
-from querator.core.limits import RESERVATION_BYTES_MAX
+from querator.core.limits import BATCH_ITEMS_MAX, RESERVATION_BYTES_MAX
 from querator.core.policy import Ordering
 from querator.core.segments import SEGMENT_BITS, Segment
 from querator.core.state import PartitionState, Reservation
@@ -118,7 +118,7 @@ def reserve(
 
     ``timeout`` 0: the items' own, else the queue's.
     """
-    count, default = plan(state, items_max, now)
+    count, default = plan(state, min(items_max, BATCH_ITEMS_MAX), now)
     if not count:
         return None
     head = state.line.peek()
