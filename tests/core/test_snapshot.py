@@ -1,0 +1,343 @@
+"""Snapshots: a state as bytes and back, while it goes on changing."""
+
+import random
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from querator.core import commands as cmd
+from querator.core import events as ev
+from querator.core.commands import Verb
+from querator.core.evolve import fold
+from querator.core.ids import Duration, Instant, PartitionId
+from querator.core.invariants import InvariantViolation
+from querator.core.policy import Backoff, Ordering, Policy
+from querator.core.snapshot import (
+    Capture,
+    ChunkRef,
+    SnapshotUnreadable,
+    decode_segment,
+    encode_head,
+    encode_segment,
+    load,
+    state_hash,
+)
+from querator.core.state import PartitionState
+from querator.core.state_checks import check_state_fully
+from tests.core.driver import PARTITION, START, Driver, bare
+
+SECOND = 1_000_000
+
+
+def snapshot(state: PartitionState) -> tuple[bytes, list[bytes]]:
+    return encode_head(state), [encode_segment(segment) for segment in state.segments.values()]
+
+
+def restored(state: PartitionState) -> PartitionState:
+    return load(PARTITION, *snapshot(state))
+
+
+def busy(ordering: Ordering = Ordering.FIFO) -> Driver:
+    """A partition with something of everything."""
+    driver = Driver(
+        Policy(
+            version=1,
+            ordering=ordering,
+            expire_timeout=Duration(60 * SECOND),
+            dead_target=PartitionId(9),
+            backoff=Backoff(Duration(SECOND)),
+        )
+    )
+    driver.produce(*[b"x"] * 900, key=["a", "b", None] * 300)
+    driver.produce(*[b"x"] * 900, kind="k", headers={"h": "v"}, producer="p", sequence=4)
+    driver.produce(b"x", b"y", dedupe_key=["d", "e"], reservation_timeout=[None, 7])
+    driver.produce(b"later", due_at=Instant(START + 5 * SECOND))
+    driver.do(cmd.Receive(PartitionId(3), 1, [b"m"], ev.Attributes(encoding="text")))
+    driver.do(cmd.Import([cmd.ImportedItem(b"i", ev.Attributes(source_id="s", attempts=2))]))
+    held = [driver.take(10, session, held=True) for session in ("ada", "bob", "ada", "bob")]
+    driver.settle(Verb.COMPLETE, held[0])
+    driver.settle(Verb.DEAD, held[1], ((2, 3),), reason="bad")
+    driver.settle(Verb.RETRY, held[1], ((0, 1), (7, 2)))
+    driver.settle(Verb.RELEASE, held[2])
+    driver.seal()
+    driver.do(cmd.Pause())
+    return driver
+
+
+@pytest.mark.parametrize("ordering", list(Ordering))
+def test_a_snapshot_holds_the_whole_state(ordering: Ordering) -> None:
+    state = busy(ordering).state
+    again = restored(state)
+    assert state_hash(again) == state_hash(state)
+    check_state_fully(again)
+    assert again.position == state.position
+    assert again.age_sum == state.age_sum
+    assert again.payload_bytes == 0
+    assert all(segment.payloads is None for segment in again.segments.values())
+
+
+def test_a_snapshot_of_a_snapshot_is_the_same_snapshot() -> None:
+    state = restored(busy().state)
+    assert snapshot(restored(state)) == snapshot(state)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_snapshot_and_tail_are_the_whole_log_at_every_position(seed: int) -> None:
+    """A random history; a snapshot at each record; the rest of the log folded on top."""
+    dice = random.Random(seed)
+    driver = random_history(dice, Ordering.KEY if seed % 2 else Ordering.FIFO)
+    whole = state_hash(driver.state)
+    state = PartitionState(PARTITION)
+    for index, stretch in enumerate(driver.log):
+        fold(state, stretch.position, stretch.events)
+        again = restored(state)
+        check_state_fully(again)
+        assert state_hash(again) == state_hash(state)
+        for later in driver.log[index + 1 :]:
+            fold(again, later.position, [bare(event) for event in later.events])
+        assert state_hash(again) == whole
+        check_state_fully(again)
+
+
+def random_history(dice: random.Random, ordering: Ordering) -> Driver:
+    driver = Driver(
+        Policy(
+            version=1,
+            ordering=ordering,
+            attempts_max=3,
+            backoff=Backoff(Duration(SECOND)),
+            expire_timeout=Duration(9 * SECOND),
+        )
+    )
+    # Near the edge of a segment, so that histories go over it.
+    driver.produce(*[b"x"] * 1_000)
+    driver.settle(Verb.COMPLETE, driver.take(1_000))
+    driver.seal()
+    for _ in range(25):
+        for _ in range(dice.randint(1, 3)):
+            random_step(driver, dice)
+        driver.seal()
+    return driver
+
+
+def random_step(driver: Driver, dice: random.Random) -> None:
+    choice = dice.randrange(10)
+    live = list(driver.state.reservations.values())
+    if choice < 4:
+        count = dice.randint(1, 9)
+        due = Instant(driver.now + SECOND if dice.random() < 0.3 else 0)
+        keys = [dice.choice(["a", "b", "c", None]) for _ in range(count)]
+        driver.produce(*[b"%d" % dice.randrange(99)] * count, key=keys, due_at=due)
+    elif choice < 6:
+        driver.reserve(dice.randint(1, 6), dice.choice(["ada", "bob"]), held=dice.random() < 0.5)
+    elif choice < 8 and live:
+        reservation = dice.choice(live)
+        first = dice.randrange(reservation.count)
+        ranges = None if dice.random() < 0.5 else ((first, reservation.count - first),)
+        verb = dice.choice([Verb.COMPLETE, Verb.RETRY, Verb.RELEASE, Verb.DEAD])
+        driver.do(cmd.Settle(verb, reservation.number, reservation.nonce, ranges))  # type: ignore[arg-type]
+    elif choice == 8:
+        driver.pass_time(dice.choice([1, SECOND, 3 * SECOND]))
+    else:
+        driver.do(cmd.Redrive(items_max=2))
+
+
+# --- captures ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [0, 1, 2])
+def test_a_capture_is_the_state_at_its_beginning_whatever_happens_meanwhile(budget: int) -> None:
+    """Segments are encoded one at a time, or just before they change, or before they are dropped."""
+    driver = Driver()
+    for _ in range(8):
+        driver.produce(*[b"x"] * 1_000)
+    driver.take(300)
+    wanted = state_hash(driver.state)
+    capture = Capture(driver.state)
+    driver.seal()
+    for _ in range(30):
+        capture.step(budget)
+        held = driver.take(200)
+        driver.settle(Verb.COMPLETE if driver.now % 2 else Verb.RETRY, held)
+        driver.produce(*[b"y"] * 100)
+        driver.pass_time(1)
+    while not capture.step(1):
+        pass
+    assert driver.state.capture is None
+    again = load(PARTITION, capture.head, [capture.fresh[chunk] for chunk in capture.chunks])
+    assert state_hash(again) == wanted
+    assert state_hash(driver.state) != wanted
+
+
+def test_an_untouched_segment_keeps_its_chunk() -> None:
+    """What a snapshot costs grows with what changed, not with what waits."""
+    driver = Driver()
+    for _ in range(4):
+        driver.produce(*[b"x"] * 1_000)
+    first = Capture(driver.state)
+    driver.seal()
+    while not first.step(10):
+        pass
+    driver.take(1)
+    driver.produce(b"y")
+    second = Capture(driver.state, first.chunks, first.position)
+    while not second.step(10):
+        pass
+    assert dict(second.chunks) == {
+        0: second.position,
+        1: first.position,
+        2: first.position,
+        3: second.position,
+    }
+    assert list(second.fresh) == [(0, second.position), (3, second.position)]
+    stored: dict[ChunkRef, bytes] = {**first.fresh, **second.fresh}
+    again = load(PARTITION, second.head, [stored[chunk] for chunk in second.chunks])
+    assert state_hash(again) == state_hash(driver.state)
+
+
+def test_a_restored_partition_goes_on_with_the_chunks_it_was_restored_from() -> None:
+    driver = Driver()
+    for _ in range(3):
+        driver.produce(*[b"x"] * 1_000)
+    first = Capture(driver.state)
+    while not first.step(10):
+        pass
+    again = load(PARTITION, first.head, [first.fresh[chunk] for chunk in first.chunks])
+    second = Capture(again, first.chunks, first.position)
+    assert second.is_done
+    assert second.chunks == first.chunks
+    assert not second.fresh
+
+
+def test_there_is_one_capture_at_a_time() -> None:
+    driver = Driver()
+    driver.produce(b"x")
+    capture = Capture(driver.state)
+    with pytest.raises(InvariantViolation):
+        Capture(driver.state)
+    capture.abandon()
+    assert Capture(driver.state).step(1)
+
+
+def test_a_capture_of_an_empty_partition_is_done_at_once() -> None:
+    driver = Driver()
+    capture = Capture(driver.state)
+    assert capture.is_done
+    assert capture.step(1)
+    assert driver.state.capture is None
+    assert state_hash(load(PARTITION, capture.head, [])) == state_hash(driver.state)
+
+
+# --- the hash ----------------------------------------------------------------------------------------
+
+
+def test_the_hash_does_not_tell_where_payloads_are() -> None:
+    driver = busy()
+    assert state_hash(driver.refold(payloads=False)) == state_hash(driver.state)
+
+
+def test_the_hash_does_not_tell_how_a_heap_is_laid_out_or_what_is_stale_in_it() -> None:
+    driver = Driver()
+    driver.produce(*[b"x"] * 6, due_at=[Instant(START + t) for t in (9, 3, 7, 1, 8, 2)])
+    driver.do(cmd.Delete([driver.state.place_of(4)]))
+    other = driver.refold()
+    other.schedule = sorted(entry for entry in other.schedule if entry[0] != START + 1)
+    assert other.schedule != driver.state.schedule
+    assert state_hash(other) == state_hash(driver.state)
+
+
+@pytest.mark.parametrize("field", ["paused", "next_place", "completed", "nonce", "retried"])
+def test_the_hash_tells_every_difference_of_counters(field: str) -> None:
+    driver = busy()
+    other = driver.refold()
+    setattr(other, field, getattr(other, field) + 1)
+    assert state_hash(other) != state_hash(driver.state)
+
+
+def test_the_hash_tells_the_order_of_the_line() -> None:
+    driver = Driver()
+    driver.produce(b"1", b"2")
+    held = driver.take(2)
+    other = driver.refold()
+    driver.settle(Verb.RELEASE, held, ((0, 1),))
+    driver.settle(Verb.RELEASE, held, ((1, 1),))
+    swapped = [
+        ev.ItemsReleased(held.reservation, ((1, 1),), "client"),
+        ev.ItemsReleased(held.reservation, ((0, 1),), "client"),
+    ]
+    fold(other, driver.state.position, swapped)
+    assert state_hash(other) != state_hash(driver.state)
+
+
+_PROGRAM = """
+import random
+from tests.core.test_snapshot import random_history
+from querator.core.policy import Ordering
+from querator.core.snapshot import state_hash, encode_head
+state = random_history(random.Random(5), Ordering.KEY).state
+print(state_hash(state).hex(), encode_head(state).hex())
+"""
+
+
+def test_two_processes_with_other_string_hashes_fold_the_same_state() -> None:
+    """Byte for byte, the snapshot's head too: nothing iterates over a set."""
+    results = [
+        subprocess.run(
+            [sys.executable, "-c", _PROGRAM],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert results[0] == results[1]
+    assert results[0].strip()
+
+
+# --- what is no snapshot -------------------------------------------------------------------------------
+
+
+def test_another_partitions_snapshot_is_refused() -> None:
+    head, segments = snapshot(busy().state)
+    with pytest.raises(SnapshotUnreadable, match="partition 7, not 8"):
+        load(PartitionId(8), head, segments)
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "other", "version"])
+def test_damaged_or_foreign_bytes_are_refused(damage: str) -> None:
+    state = busy().state
+
+    def spoil(data: bytes) -> bytes:
+        if damage == "version":
+            return msgspec.msgpack.encode({**msgspec.msgpack.decode(data), "version": 2})
+        return {"empty": b"", "truncated": data[:-3], "other": msgspec.msgpack.encode(["x"])}[damage]
+
+    head, segments = snapshot(state)
+    with pytest.raises(SnapshotUnreadable):
+        load(PARTITION, spoil(head), segments)
+    with pytest.raises(SnapshotUnreadable):
+        load(PARTITION, head, [spoil(segments[0])])
+
+
+# --- what it costs -------------------------------------------------------------------------------------
+
+
+def test_a_waiting_segment_takes_few_bytes() -> None:
+    """A million waiting items are a thousand chunks of a few hundred bytes."""
+    driver = Driver()
+    for _ in range(3):
+        driver.produce(*[b"x" * 100] * 1_000, kind="mail")
+    assert len(encode_segment(driver.state.segments[1])) < 400
+    assert len(encode_head(driver.state)) < 2_000
+
+
+def test_columns_come_back_as_they_were() -> None:
+    driver = Driver()
+    driver.produce(b"1", b"2", kind=["a", None], headers={"x": "y"}, attempts_max=[3, 4])
+    driver.produce(b"3")
+    segment = decode_segment(encode_segment(driver.state.segments[0]))
+    assert segment.columns == driver.state.segments[0].columns
+    assert segment.origin_of(2) == driver.state.segments[0].origin_of(2)
