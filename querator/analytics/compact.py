@@ -13,7 +13,7 @@ import attrs
 
 from querator.analytics import warehouse
 from querator.analytics.export import Archive, Progress, Report, day_name, silent
-from querator.analytics.manifest import EVENTS, PAYLOADS, ArchiveError, Manifest, Part, check_parts
+from querator.analytics.manifest import EVENTS, PAYLOADS, TEMPORARY, ArchiveError, Manifest, Part, check_parts
 from querator.core import limits
 from querator.env import Env
 
@@ -57,7 +57,7 @@ async def compact(
                 if len(of_day) > 1 and (everything or day < today or len(of_day) > limits.COMPACT_PARTS_MAX):
                     due.append((kind, day, of_day))
         done = Compacted()
-        connection = warehouse.open_database(memory_limit=memory_limit)
+        connection = warehouse.open_database(memory_limit=memory_limit, temporary=directory / TEMPORARY)
         try:
             for index, (kind, day, parts) in enumerate(due):
                 report(Progress("days compacted", index, len(due)))

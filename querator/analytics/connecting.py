@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from querator.analytics.manifest import ArchiveError, check_parts, read_manifest
+from querator.analytics.manifest import TEMPORARY, ArchiveError, check_parts, read_manifest
 from querator.analytics.schema import create_schema
 from querator.analytics.warehouse import Connection, DuckDBError, open_database, sandbox
 from querator.core import limits
@@ -29,7 +29,7 @@ def connect(
     directory = Path(source).resolve()
     manifest = read_manifest(directory)
     check_parts(directory, [*manifest.parts, *manifest.payload_parts], digests=verify)
-    connection = open_database(memory_limit=memory_limit, threads=threads)
+    connection = open_database(memory_limit=memory_limit, threads=threads, temporary=directory / TEMPORARY)
     try:
         create_schema(connection, directory, manifest)
         connection.execute("SET search_path = 'querator,main'")

@@ -25,6 +25,7 @@ from querator.analytics.manifest import (
     LOCK,
     MANIFEST,
     PAYLOADS,
+    TEMPORARY,
     ArchiveError,
     ExportedQueue,
     Manifest,
@@ -201,7 +202,11 @@ class Exporter:
             await self.archive.sweep(manifest)
             # What is in memory belongs to a step that did not finish, if anything.
             self._reset()
-            connection = warehouse.open_database(memory_limit=self._memory_limit, threads=self._threads)
+            connection = warehouse.open_database(
+                memory_limit=self._memory_limit,
+                threads=self._threads,
+                temporary=self.archive.directory / TEMPORARY,
+            )
             try:
                 return await self._follow(connection, manifest, report)
             finally:

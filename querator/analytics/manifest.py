@@ -26,6 +26,8 @@ LOCK: Final = "lock"
 EVENTS: Final = "events"
 PAYLOADS: Final = "payloads"
 FOLDS: Final = "folds"
+TEMPORARY: Final = "tmp"
+"""DuckDB's, while something does not fit into memory."""
 
 
 class ArchiveError(QueratorError):

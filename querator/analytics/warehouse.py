@@ -17,6 +17,8 @@ from querator.errors import QueratorError
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 DuckDBError: TypeAlias = duckdb.Error
 Interrupted: TypeAlias = duckdb.InterruptException
+Forbidden: TypeAlias = duckdb.PermissionException
+StatementType: TypeAlias = duckdb.StatementType
 
 ROW_GROUP_ROWS: Final = 65_536
 """Small, so that an item's history reads little of a file."""
@@ -32,10 +34,11 @@ class QueryRefused(QueryFailed):
     exit_code = 77
 
 
-def open_database(*, memory_limit: str = "", threads: int = 0) -> Connection:
+def open_database(*, memory_limit: str = "", threads: int = 0, temporary: Path | None = None) -> Connection:
     """An empty database in memory, set up as all of ours are.
 
-    ``memory_limit`` as DuckDB writes it ("512MB"); 0 threads: all cores.
+    ``memory_limit`` as DuckDB writes it ("512MB"); 0 threads: all cores; ``temporary``: a directory that is
+    made when something does not fit into memory.
     """
     connection = duckdb.connect(":memory:")
     connection.execute("SET TimeZone = 'UTC'")
@@ -45,6 +48,8 @@ def open_database(*, memory_limit: str = "", threads: int = 0) -> Connection:
     connection.execute("SET autoload_known_extensions = false")
     if memory_limit:
         connection.execute("SET memory_limit = $limit", {"limit": memory_limit})
+    if temporary is not None:
+        connection.execute("SET temp_directory = $directory", {"directory": str(temporary)})
     if threads:
         connection.execute("SET threads = $threads", {"threads": threads})
     return connection

@@ -34,6 +34,10 @@ COMMANDS: Final = {
     "item": ("querator.cli.items:item_app", "One item, and its history."),
     "dead": ("querator.cli.items:dead_app", "Items that will not be tried again, until redriven."),
     "log": ("querator.cli.logs:app", "Read and check the log of a server that is not running."),
+    "analytics": (
+        "querator.cli.analytics:app",
+        "Export the log, and ask everything about a queue's history.",
+    ),
     "config": ("querator.cli.settings:app", "The settings that count here, and where they come from."),
 }
 """Where each is, and what it is for."""
