@@ -5,7 +5,7 @@ import json
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from querator.app import AppOptions, Application, open_application
+from querator.app import Application, AppOptions, open_application
 from querator.core.catalog.commands import CreateQueue
 from querator.core.ids import QueueName
 from querator.env.virtual import MemoryNetwork, virtual_env
@@ -76,7 +76,8 @@ async def test_no_socket_sees_anything_while_the_append_is_held(autojump_clock: 
             await consumer.stream.send_all(frame(subscribe))
             await producer.stream.send_all(frame({"type": "produce", "id": 1, "queue": "q", "texts": ["a"]}))
             await wait_all_tasks_blocked()
-            token = json.loads(consumer.received[consumer.received.rindex(b'[{"type":"reserved"') :])[0]["token"]
+            pushed = consumer.received[consumer.received.rindex(b'[{"type":"reserved"') :]
+            token = json.loads(pushed)[0]["token"]
             gate.close()
             for socket in sockets:
                 socket.received = b""
