@@ -63,11 +63,12 @@ async def advance(q: Client, step: Step) -> bool:
     return True
 
 
-async def run_item(q: Client, item: Item) -> bool:
-    is_over = False
+async def run_item(q: Client, item: Item) -> int:
+    """Sagas that this ended: 0 or 1."""
+    ended = 0
     async with item:
-        is_over = await advance(q, msgspec.json.decode(item.payload, type=Step))
-    return is_over
+        ended += await advance(q, msgspec.json.decode(item.payload, type=Step))
+    return ended
 
 
 async def main(address: str) -> None:

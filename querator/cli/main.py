@@ -62,7 +62,7 @@ def make_app(*, is_overview: bool = False) -> App:
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` (default: the process's arguments) names."""
     # The parser takes a lone hyphen for an option; as a path it means standard input.
-    tokens = ["/dev/stdin" if token == "-" else token for token in (sys.argv[1:] if argv is None else argv)]
+    tokens = ["/dev/stdin" if word == "-" else word for word in (sys.argv[1:] if argv is None else argv)]
     app = make_app(is_overview=not tokens or tokens[0] not in COMMANDS)
     try:
         command, bound, _ = app.parse_args(tokens, print_error=False, exit_on_error=False)

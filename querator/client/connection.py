@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 import trio
 
-from querator.client.address import Address
+from querator.client.address import Address, parse_address
 from querator.client.durations import format_duration
 from querator.client.errors import ClientClosed, Disconnected, Rejected
 from querator.client.link import Link, LinkLost, open_link
@@ -160,11 +160,24 @@ class Connector:
         self._lost = LinkLost("no welcome in time")
         with trio.move_on_after(seconds(limits.CLIENT_CONNECT_TIMEOUT)) as self._attempt:
             try:
-                async with open_link(self._env, self._address, self._codec, self._tls) as link:
+                async with open_link(self._env, self._next_address(), self._codec, self._tls) as link:
                     await self._converse(link)
             except LinkLost as error:
                 self._end(error)
         return self._lost
+
+    def _next_address(self) -> Address:
+        """Where a server that went away sent us, once; else where we were told at first."""
+        away = self._protocol.going_away
+        self._protocol.going_away = None
+        if away is None or not away.to:
+            return self._address
+        try:
+            to = parse_address(away.to)
+        except ValueError:
+            return self._address
+        # Only another machine's name: a server cannot talk us out of TLS.
+        return attrs.evolve(self._address, host=to.host, port=to.port)
 
     async def _converse(self, link: Link) -> None:
         self._protocol.opened()

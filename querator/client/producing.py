@@ -154,6 +154,8 @@ class Batch:
         self.stream.forget(self)
         if error.code == Code.HALTED and self.stream.avoid(self):
             return
+        if error.code == Code.MIXED_PARTITIONS:
+            self.stream.is_outdated = True
         if len(self.calls) > 1 and error.code in _SPLITTABLE:
             self.stream.put_back(self._split())
             return
@@ -191,6 +193,8 @@ class Stream:
         self.partitions: list[int] | None = None
         """``None``: not known yet; calls wait in ``_held``."""
         self.is_asked = False
+        self.is_outdated = False
+        """The queue may have got more partitions: ask again, and go on meanwhile."""
         self._held: list[tuple[Sequence[bytes], int, Columns, Answer[Receipt]]] = []
         self._open: dict[str | None, Batch] = {}
         self._ready: deque[Batch] = deque()
@@ -200,7 +204,7 @@ class Stream:
 
     @property
     def needs_partitions(self) -> bool:
-        return self.partitions is None and not self.is_asked and bool(self._held)
+        return not self.is_asked and (self.is_outdated or (self.partitions is None and bool(self._held)))
 
     @property
     def has_work(self) -> bool:
@@ -241,13 +245,14 @@ class Stream:
 
     def learn_partitions(self, partitions: list[int]) -> None:
         self.partitions = partitions
+        self.is_asked = self.is_outdated = False
         held, self._held = self._held, []
         for payloads, byte_count, columns, answer in held:
             self.add(payloads, byte_count, columns, answer)
 
     def fail_held(self, error: ClientError) -> None:
         """The partitions could not be learned; the next call asks again."""
-        self.is_asked = False
+        self.is_asked = self.is_outdated = False
         held, self._held = self._held, []
         for _, _, _, answer in held:
             answer.fail(error)
@@ -334,9 +339,8 @@ class Stream:
 
     def _pin(self, batch: Batch) -> int | None:
         partitions = self.partitions or []
-        if len(partitions) == 1:
-            return partitions[0]
-        if batch.route is not None or not partitions:
+        # What has a key goes where its key belongs, which is the server's to say.
+        if "key" in batch.shape or "dedupe_key" in batch.shape or not partitions:
             return None
         self._turn = (self._turn + 1) % len(partitions)
         return partitions[self._turn]

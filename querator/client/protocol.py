@@ -110,7 +110,7 @@ class Protocol:
         self.welcome: Welcome | None = None
         """The latest."""
         self.going_away: GoingAway | None = None
-        """The server of this connection drains."""
+        """The server drains, or has gone: the shell connects to where this says, and forgets it."""
         self.on_work: Callable[[], None] = _nothing
         self.on_welcome: Callable[[], None] = _nothing
         self.refusals = 0
@@ -131,6 +131,7 @@ class Protocol:
         """Sent and unanswered, by id, in the order they were first sent."""
         self._parked: list[Request] = []
         self._streams: dict[str, Stream] = {}
+        self._streams_begun = 0
         self._active: dict[str, Stream] = {}
         """Those with something to send or unanswered."""
         self._subscriptions: dict[int, Subscription] = {}
@@ -211,7 +212,6 @@ class Protocol:
         if self.state is State.CLOSED:
             return
         self.state = State.GREETING
-        self.going_away = None
         self._urgent.clear()
         self._urgent.append(
             Hello(
@@ -336,16 +336,23 @@ class Protocol:
             return
         stream = self._streams.get(queue)
         if stream is None:
-            number = len(self._streams)
-            stream = Stream(
-                queue,
-                f"{self._producer}.{number}" if number else self._producer,
-                self._draw,
-            )
-            self._streams[queue] = stream
+            stream = self._begin_stream(queue)
         self._active[queue] = stream
         stream.add(payloads, sum(map(len, payloads)), columns, answer)
         self.on_work()
+
+    def _begin_stream(self, queue: str) -> Stream:
+        if len(self._streams) >= limits.PRODUCE_STREAMS_MAX:
+            for name, stream in self._streams.items():
+                if stream.is_quiet:
+                    del self._streams[name]
+                    break
+        number = self._streams_begun
+        self._streams_begun += 1
+        # A name is never used again: its sequence numbers are not to be repeated.
+        stream = Stream(queue, f"{self._producer}.{number}" if number else self._producer, self._draw)
+        self._streams[queue] = stream
+        return stream
 
     def subscribe(self, message: Subscribe, sink: Sink, answer: Answer[Subscribed]) -> int:
         """Have reservations pushed to ``sink``; returns the subscription's id (the message's is set)."""
@@ -552,6 +559,8 @@ class Protocol:
         for subscription in list(self._subscriptions.values()):
             if not subscription.is_closing:
                 self._send_urgently(SubscribeRequest(self._forget_subscription, subscription))
+        for stream in self._streams.values():
+            stream.is_outdated = stream.partitions is not None
         for watcher in self._watchers.values():
             self._send_urgently(WatchRequest(self._forget_watcher, watcher))
         self.on_welcome()

@@ -174,6 +174,8 @@ BINDINGS_MAX: Final = 100_000
 PRODUCE_WINDOW: Final = 64
 """Produce messages of one queue that a client has unanswered, by the span of their sequence numbers:
 well below PRODUCER_RESULTS_MAX, so that the partition still knows each result when it is asked again."""
+PRODUCE_STREAMS_MAX: Final = 1_024
+"""Queues whose produce sequence a client keeps; beyond, one that is quiet begins anew."""
 PRODUCE_MESSAGE_BYTES_MAX: Final = 524_288
 """Payload bytes that a client coalesces into one produce message (one call may be larger)."""
 PRODUCE_BYTES_MAX: Final = 2_097_152

@@ -47,6 +47,7 @@ class FakeServer:
     def __init__(self, model: ModelServer, network: MemoryNetwork) -> None:
         self.model = model
         self.network = network
+        self.host = "server"
         self.frames: list[list[wire.ClientMessage]] = []
         """What arrived, frame by frame, over all connections."""
         self.connections: list[ModelConnection] = []
@@ -73,7 +74,7 @@ class FakeServer:
 
     def cut(self) -> None:
         """Break all connections, without a word."""
-        self.network.cut("client", "server")
+        self.network.cut("client", self.host)
 
     def stop(self) -> None:
         """Go away for good."""
@@ -87,7 +88,7 @@ class FakeServer:
             await self._answer(socket, connection)
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        net = virtual_env(8, "server", network=self.network).net
+        net = virtual_env(8, self.host, network=self.network).net
         listeners = await net.listen("", PORT)
         task_status.started()
         with self._scope:

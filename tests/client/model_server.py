@@ -83,6 +83,12 @@ class ModelServer:
         for number in self.queues[name]:
             self.partitions[number] = ModelPartition(number)
 
+    def grow(self, name: str) -> None:
+        """One more partition."""
+        number = len(self.partitions) + 1
+        self.partitions[number] = ModelPartition(number)
+        self.queues[name].append(number)
+
     def connect(self) -> "ModelConnection":
         self.connections += 1
         return ModelConnection(self)
@@ -223,7 +229,11 @@ class ModelConnection:
         if b"bad" in payloads:
             self.outbox.append(wire.Rejected(message.id, Code.INVALID, "a bad item", "payloads"))
             return
-        partition = server.partitions[self._route(message, numbers)]
+        where = self._route(message, numbers)
+        if where is None:
+            self.outbox.append(wire.Rejected(message.id, Code.MIXED_PARTITIONS, "mixed", "key"))
+            return
+        partition = server.partitions[where]
         known = partition.producers.setdefault(message.producer, {})
         if message.sequence in known:
             answer = msgspec.structs.replace(known[message.sequence], id=message.id, repeated=True)
@@ -263,16 +273,18 @@ class ModelConnection:
             partition.line.append(number)
         return ids, duplicates
 
-    def _route(self, message: wire.Produce, numbers: list[int]) -> int:
+    def _route(self, message: wire.Produce, numbers: list[int]) -> int | None:
         if message.partition is not None:
             assert message.partition in numbers
             return message.partition
         key = message.key if message.key is not None else message.dedupe_key
         keys = key if isinstance(key, list) else [key]
-        assert len(dict.fromkeys(keys)) == 1, "mixed keys"
         # Without a key it goes anywhere: a client that must not double an item has pinned it.
         anywhere = len(self.received)
-        return numbers[(sum(keys[0].encode()) if keys[0] is not None else anywhere) % len(numbers)]
+        places = [
+            numbers[(sum(one.encode()) if one is not None else anywhere) % len(numbers)] for one in keys
+        ]
+        return places[0] if len(dict.fromkeys(places)) == 1 else None
 
     def _subscribe(self, message: wire.Subscribe) -> None:
         if message.queue not in self.server.queues:

@@ -287,6 +287,47 @@ async def test_unanswered_sequences_stay_within_the_window(autojump_clock: trio.
         await q.flush()
 
 
+async def test_a_queue_that_grew_is_noticed(autojump_clock: trio.testing.MockClock) -> None:
+    """Keys go where they now belong, and after a reconnect the new partition gets its share."""
+    async with running() as (server, q):
+        await q.produce("q", b"x")
+        server.model.grow("q")
+        async with trio.open_nursery() as nursery:
+            for key in ("a", "b", "c", "d"):
+                nursery.start_soon(lambda k=key: q.produce("q", k.encode(), key=k))
+        assert sorted(server.model.partitions[2].payloads) == [b"a", b"c"]
+        await settle_down()
+        for _ in range(4):
+            await q.produce("q", b"y")
+        assert server.model.partitions[2].payloads.count(b"y") == 2
+
+
+async def test_keys_of_several_partitions_in_one_call_are_refused(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(ModelServer({"q": 2})) as (server, q):
+        await q.produce("q", b"x")
+        with pytest.raises(Rejected) as caught:
+            await q.produce_batch("q", [b"1", b"2"], key=["a", "b"])
+        assert (caught.value.code, caught.value.field) == (Code.MIXED_PARTITIONS, "key")
+        await q.produce_batch("q", [b"1", b"2"], key=["a", "a"])
+        assert len(server.model.payloads("q")) == 3
+
+
+async def test_a_client_keeps_a_bounded_number_of_produce_sequences(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    count = limits.PRODUCE_STREAMS_MAX + 2
+    async with running(ModelServer({f"q{number}": 1 for number in range(count)})) as (server, q):
+        for number in (*range(count), 0):
+            q.produce_nowait(f"q{number}", [b"x"])
+            await q.flush()
+        assert len(q._protocol._streams) == limits.PRODUCE_STREAMS_MAX
+        assert len(server.model.payloads("q0")) == 2
+        names = [(message.producer, message.sequence) for message in server.sent(wire.Produce)]
+        assert len(dict.fromkeys(names)) == count + 1
+
+
 async def test_what_the_server_is_too_busy_for_is_asked_again_later(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -296,6 +337,24 @@ async def test_what_the_server_is_too_busy_for_is_asked_again_later(
         await q.produce("q", b"x")
         assert server.model.payloads("q") == [b"x"]
         assert 0.03 < trio.current_time() - began < 3
+
+
+async def test_a_server_that_goes_away_says_where_to(autojump_clock: trio.testing.MockClock) -> None:
+    async with fake_server() as server, connect("server:2319", env=server.env()) as q:
+        elsewhere = FakeServer(server.model, server.network)
+        elsewhere.host = "other"
+        async with trio.open_nursery() as nursery:
+            await nursery.start(elsewhere.run)
+            server.connections[0].outbox.append(wire.GoingAway(0, "other:2319"))
+            await server.push()
+            await settle_down()
+            server.stop()
+            await q.produce("q", b"x")
+            assert len(elsewhere.sent(wire.Produce)) == 1
+            elsewhere.stop()
+            with pytest.raises(trio.TooSlowError), trio.fail_after(30):
+                await q.produce("q", b"y")
+            nursery.cancel_scope.cancel()
 
 
 # -- breaking connections -------------------------------------------------------------------------
