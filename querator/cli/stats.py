@@ -1,6 +1,6 @@
 """``querator stats QUEUE [--watch]``."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from cyclopts import Parameter
@@ -12,17 +12,8 @@ from querator.cli.output import console, format_duration, print_json
 from querator.core.ids import SECOND, Duration
 from querator.protocol.messages import StatsReport
 
-COLUMNS = (
-    "ready",
-    "reserved",
-    "scheduled",
-    "dead",
-    "produced",
-    "completed",
-    "removed",
-    "retried",
-    "reservations",
-)
+COLUMNS: Final = ("ready", "reserved", "scheduled", "dead", "produced", "completed")
+"""What fits on a narrow terminal; --json has the rest."""
 
 
 async def stats(
@@ -65,7 +56,7 @@ def _print(report: StatsReport, target: Target) -> None:
 def _table(report: StatsReport, before: StatsReport | None, every: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("PARTITION")
-    for name in (*COLUMNS, "average age"):
+    for name in (*COLUMNS, "age"):
         table.add_column(name.upper(), justify="right")
     rows: list[dict[str, Any]] = list(report.partitions)
     for row in rows:
