@@ -25,6 +25,7 @@ from typed_settings.converters import to_bool
 from typed_settings.types import SecretStr
 
 from querator.core import limits
+from querator.core.ids import SECOND
 from querator.errors import ConfigError
 
 FILE_NAME: Final = "querator.toml"
@@ -80,6 +81,13 @@ def _size(value: str) -> int:
     if match is None or match[2].upper() not in _UNITS:
         raise ValueError(f"'{value}' is no size; write bytes, or a number with KiB, MiB or GiB")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _seconds(text: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*s?", text)
+    if match is None:
+        raise ValueError(f"'{text}' is no number of seconds; write 5 or 5s")
+    return int(match[1])
 
 
 def _log(text: str) -> SecretStr:
@@ -142,6 +150,11 @@ class Config:
         limits.PAYLOAD_MEMORY_BYTES,
         "bytes of payloads of waiting items kept in memory; more stay in the log",
         _positive(_size),
+    )
+    ping_interval: int = _setting(
+        limits.PING_INTERVAL // SECOND,
+        "seconds between two pings of a session; a held reservation outlives a dead client by about as long",
+        _positive(_seconds),
     )
     log_level: LogLevel = _setting(
         LogLevel.INFO, "what the server reports: debug, info, warning, error", _choice(LogLevel)

@@ -1,5 +1,6 @@
 """Clients of a run: the production client library over simulated links; honest, slow, silent and hostile."""
 
+import contextlib
 from random import Random
 
 import trio
@@ -131,6 +132,24 @@ class Workload:
             except ClientError as error:
                 self._trace.mark(f"consumer.{type(error).__name__}")
             await trio.sleep(dice.uniform(0.05, 0.5))
+
+    async def rescuer(self, env: Env, number: int) -> None:
+        """Once all is healed: an honest, fast consumer with credit, so that an end is possible at all."""
+        while True:
+            with contextlib.suppress(ClientError):
+                await self._rescue(env, number)
+            await trio.sleep(0.5)
+
+    async def _rescue(self, env: Env, number: int) -> None:
+        async with (
+            connect(self._address, client=f"rescuer{number}", env=env, reconnect_timeout=None) as client,
+            client.consume(f"q{number}", window=1_000, batch=200) as items,
+        ):
+            async for batch in items.batches():
+                for payload in batch.payloads:
+                    self._seen.delivered[payload] = self._seen.delivered.get(payload, 0) + 1
+                with contextlib.suppress(ClientError):
+                    await batch.complete()
 
     async def _work(self, dice: Random, batch: object) -> None:
         options, seen = self._options, self._seen

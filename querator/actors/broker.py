@@ -27,7 +27,7 @@ from querator.actors.queue import QueueRuntime
 from querator.actors.writer import LogWriter
 from querator.core.commands import Command, Produce, ReadStats, Settle, SettlePlaces
 from querator.core.demand import Parked, Subscription
-from querator.core.ids import Duration, Instant, PartitionId, QueueName, ReservationNumber, SessionId
+from querator.core.ids import SECOND, Duration, Instant, PartitionId, QueueName, ReservationNumber, SessionId
 from querator.core.limits import SESSION_GRACE, WINDOW_BYTES_MAX
 from querator.core.replies import Code, Done, PartitionStats, Rejected
 from querator.env import Env
@@ -37,6 +37,9 @@ _OF_QUEUE: Final = 1
 _OF_SESSION: Final = 2
 _KINDS: Final = 4
 """An alarm's key is number * 4 + kind."""
+
+PAYLOAD_WAIT: Final = Duration(5 * SECOND)
+"""How long a request that would not wait waits for payloads to be read from the log."""
 
 LOST: Final = Rejected(Code.RESERVATION_LOST, "the reservation ended or was never yours", "token")
 
@@ -278,7 +281,13 @@ class Broker:
                     served = self.touch(actor).reserve(requester, request, asked)
                 if served:
                     return
-        if not reserve.deadline or reserve.deadline <= self.now:
+        deadline = reserve.deadline
+        if deadline <= self.now and any(
+            actor.ready and actor.state.starved is not None for actor in runtime.open_actors()
+        ):
+            # Something is ready, but its payload must be read first: that is not "nothing".
+            deadline = Instant(self.now + PAYLOAD_WAIT)
+        if deadline <= self.now:
             refusal = runtime.emptiest()
             if not isinstance(refusal, Rejected):
                 refusal = Rejected(Code.NOTHING_READY, "nothing is ready")
@@ -294,7 +303,7 @@ class Broker:
                 requester,
                 request,
                 reserve.items_max,
-                reserve.deadline,
+                deadline,
                 reserve.reservation_timeout,
                 reserve.client,
                 held=reserve.held,

@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from querator.actors.node import Node
+from querator.actors.pulse import Pulse
 from querator.api.metrics import Source
+from querator.core.ids import SECOND
 
 
 def engine_metrics(node: Node) -> Source:
@@ -14,6 +16,20 @@ def engine_metrics(node: Node) -> Source:
     def families() -> Iterable[Metric]:
         yield from _queues(node)
         yield from _log(node)
+
+    return families
+
+
+def pulse_metrics(pulse: Pulse) -> Source:
+    """The longest pause of the event loop."""
+
+    def families() -> Iterable[Metric]:
+        longest = GaugeMetricFamily(
+            "querator_loop_pause_seconds_max",
+            "Longest pause of the event loop, this minute and the one before",
+        )
+        longest.add_metric([], pulse.longest / SECOND)
+        yield longest
 
     return families
 
@@ -49,7 +65,9 @@ def _log(node: Node) -> Iterable[Metric]:
         appends.add_metric([name], writer.appends)
         records.add_metric([name], writer.records)
     yield from (appends, records)
-    conditions = GaugeMetricFamily("querator_partitions", "Partitions here by condition", labels=["condition"])
+    conditions = GaugeMetricFamily(
+        "querator_partitions", "Partitions here by condition", labels=["condition"]
+    )
     counts: dict[str, int] = {}
     for actor in node.broker.actors.values():
         counts[actor.condition.value] = counts.get(actor.condition.value, 0) + 1
@@ -59,6 +77,8 @@ def _log(node: Node) -> Iterable[Metric]:
     payloads = GaugeMetricFamily("querator_payload_bytes", "Payloads of waiting items in memory")
     payloads.add_metric([], sum(actor.state.payload_bytes for actor in node.broker.actors.values()))
     yield payloads
-    yield CounterMetricFamily("querator_partition_restarts", "Partitions opened again", node.supervisor.restarts)
+    yield CounterMetricFamily(
+        "querator_partition_restarts", "Partitions opened again", node.supervisor.restarts
+    )
     yield CounterMetricFamily("querator_snapshots", "Snapshots stored", node.snapshots.taken)
     yield CounterMetricFamily("querator_dead_moved", "Dead items moved to dead queues", node.mover.moved)

@@ -13,10 +13,10 @@ from querator.core import events as ev
 from querator.core import lanes
 from querator.core.commands import Verb
 from querator.core.ids import Instant
-from querator.core.invariants import check
+from querator.core.invariants import check, violated
 from querator.core.limits import SEGMENT_ITEMS
 from querator.core.line import Run
-from querator.core.policy import Ordering, decode_policy
+from querator.core.policy import decode_policy
 from querator.core.segments import BEHIND, DEAD, FILL, GONE, READY, RESERVED, SCHEDULED, SEGMENT_BITS, Segment
 from querator.core.state import Outbound, PartitionState, PlaceIndex, Reservation
 
@@ -38,6 +38,7 @@ INCARNATION_BITS: Final = 40
 on: room for 10^12 of each, and thousands of incarnations before JSON's integers end. A multiple of a
 segment's size."""
 
+_COMPLETE: Final = Verb.COMPLETE
 _DEAD_VERBS: Final = {"dead": Verb.DEAD, "retried": Verb.RETRY, "ended": Verb.ENDED}
 
 
@@ -78,7 +79,8 @@ def _claimed(state: PartitionState, event: ev.Claimed) -> None:
 def _produced(state: PartitionState, event: ev.ItemsProduced) -> None:
     count = event.count
     first = event.first_item
-    check(first == state.next_item, "produced items out of number")
+    if first != state.next_item:
+        violated("produced items out of number")
     if count:
         _add_items(state, event)
     if event.part:
@@ -95,16 +97,18 @@ def _produced(state: PartitionState, event: ev.ItemsProduced) -> None:
 
 def _add_items(state: PartitionState, event: ev.ItemsProduced) -> None:
     count = event.count
-    item = int(event.first_item)
+    item: int = event.first_item
     place = state.next_place
     payloads = event.payloads
     attributes = event.attributes
     due = event.due_at
+    expires_at = event.expires_at
     now = state.now
+    position = state.position
     state.next_item = item + count
     state.next_place = place + count
     state.produced += count
-    keyed = attributes is not None and attributes.key is not None and state.policy.ordering is Ordering.KEY
+    keyed = attributes is not None and attributes.key is not None and state.is_keyed
     done = 0
     while done < count:
         number = item >> SEGMENT_BITS
@@ -113,23 +117,31 @@ def _add_items(state: PartitionState, event: ev.ItemsProduced) -> None:
             segment = state.segments[number] = Segment(number)
         elif state.capture is not None:
             state.capture.before_write(segment)
-        segment.revision = state.position
+        segment.revision = position
         start = item - segment.first
-        size = min(count - done, SEGMENT_ITEMS - (item & (SEGMENT_ITEMS - 1)))
+        size = count - done
+        room = SEGMENT_ITEMS - (item & (SEGMENT_ITEMS - 1))
+        if size > room:
+            size = room
         segment.states += FILL[SCHEDULED if due else READY][size]
-        segment.produced.extend(repeat(now, size))
+        if size == 1:
+            segment.produced.append(now)
+        else:
+            segment.produced.extend(repeat(now, size))
         segment.live += size
         shift = place - item
-        if not segment.shifts or segment.shifts[-1] != shift:
+        shifts = segment.shifts
+        if not shifts or shifts[-1] != shift:
             segment.shift_offsets.append(start)
-            segment.shifts.append(shift)
-        if not segment.origin_positions or segment.origin_positions[-1] != state.position:
+            shifts.append(shift)
+        origins = segment.origin_positions
+        if not origins or origins[-1] != position:
             segment.origin_offsets.append(start)
-            segment.origin_positions.append(state.position)
+            origins.append(position)
         if payloads is not None and segment.payloads is not None:
             part = payloads if size == count else payloads[done : done + size]
             segment.payloads += part
-            length = sum(map(len, part))
+            length = len(part[0]) if size == 1 else sum(map(len, part))
             segment.payload_bytes += length
             state.payload_bytes += length
         elif segment.payloads is not None:
@@ -137,10 +149,10 @@ def _add_items(state: PartitionState, event: ev.ItemsProduced) -> None:
             state.payload_bytes -= segment.payload_bytes
             segment.payload_bytes = 0
             segment.payloads = None
-        if event.expires_at or segment.expires is not None:
+        if expires_at or segment.expires is not None:
             if segment.expires is None:
                 segment.expires = type(segment.produced)("q", bytes(8 * start))
-            segment.expires.extend(repeat(event.expires_at, size))
+            segment.expires.extend(repeat(expires_at, size))
         if attributes is not None:
             _add_attributes(state, segment, attributes, start, done, size, item)
         elif segment.columns is not None:
@@ -256,14 +268,13 @@ def take(state: PartitionState, first_item: int, count: int) -> tuple[Run, ...]:
     from there)."""
     line = state.line
     head = line.peek()
-    check(head is not None, "reserved items that are not in line")
     if head is None:
-        return ()
+        violated("reserved items that are not in line")
     if head[1] != first_item:
         place = state.place_of(first_item)
         line.remove(place, count)
         return ((place, first_item, count),)
-    if state.policy.ordering is Ordering.KEY:
+    if state.is_keyed:
         return _take_lanes(state, count)
     run = line.take(count)
     if run[2] == count:
@@ -301,31 +312,27 @@ def _take_lanes(state: PartitionState, count: int) -> tuple[Run, ...]:
 def _reserved(state: PartitionState, event: ev.ItemsReserved) -> None:
     count = event.count
     runs = take(state, event.first_item, count)
-    check(runs and runs[0][1] == event.first_item, "reserved another item than the first in line")
-    write = state.write
+    if runs[0][1] != event.first_item:
+        violated("reserved another item than the first in line")
     for _, item, size in runs:
-        segment = write(item)
+        segment = state.write(item)
         start = item - segment.first
-        segment.states[start : start + size] = FILL[RESERVED][size]
+        if size == 1:
+            segment.states[start] = RESERVED
+        else:
+            segment.states[start : start + size] = FILL[RESERVED][size]
     number = state.next_reservation
     state.next_reservation = number + 1
     deadline = event.deadline
+    run_until = event.run_until
+    session = event.session
     reservation = Reservation(
-        number,
-        state.nonce,
-        event.session,
-        event.generation,
-        runs,
-        count,
-        state.now,
-        deadline,
-        event.run_until,
+        number, state.nonce, session, event.generation, runs, count, state.now, deadline, run_until
     )
     state.reservations[number] = reservation
     state.reserved += count
     state.deadline_sum += deadline * count
-    state.ends.add(number, event.run_until or deadline)
-    session = event.session
+    state.ends.add(number, run_until or deadline)
     if session:
         held = state.by_session.get(session)
         if held is None:
@@ -353,7 +360,7 @@ def _session_resumed(state: PartitionState, event: ev.SessionResumed) -> None:
 
 
 def _completed(state: PartitionState, event: ev.ItemsCompleted) -> None:
-    for _, item, count in state.take_back(event.reservation, event.ranges, Verb.COMPLETE):
+    for _, item, count in state.take_back(event.reservation, event.ranges, _COMPLETE):
         _settle_for_good(state, item, count)
         state.finish(item, count)
         state.completed += count
@@ -362,8 +369,7 @@ def _completed(state: PartitionState, event: ev.ItemsCompleted) -> None:
 def _settle_for_good(state: PartitionState, item: int, count: int) -> None:
     """Reserved items will not come back: their ages and lanes go."""
     segment = state.segments[item >> SEGMENT_BITS]
-    start = item - segment.first
-    state.age_sum -= state.age_of(segment, start, count)
+    state.age_sum -= state.age_of(segment, item - segment.first, count)
     if state.lanes:
         for number in range(item, item + count):
             key = state.key_of(number)
@@ -464,7 +470,7 @@ def _due(state: PartitionState, event: ev.ItemsDue) -> None:
             state.scheduled -= 1
             segment = state.segments[number >> SEGMENT_BITS]
             state.age_sum += segment.produced[number - segment.first]
-            key = state.key_of(number) if state.policy.ordering is Ordering.KEY else None
+            key = state.key_of(number) if state.is_keyed else None
             if key is None:
                 state.to_line(number, 1)
             else:
@@ -593,7 +599,7 @@ def _redriven(state: PartitionState, event: ev.ItemsRedriven) -> None:
             if segment.expires is not None:
                 segment.expires[number - segment.first] = 0
             state.age_sum += segment.produced[number - segment.first]
-            key = state.key_of(number) if state.policy.ordering is Ordering.KEY else None
+            key = state.key_of(number) if state.is_keyed else None
             if key is None:
                 state.to_line(number, 1)
             else:
@@ -620,7 +626,7 @@ def _pruned(state: PartitionState, event: ev.ItemsPruned) -> None:
 
 
 def _policy_applied(state: PartitionState, event: ev.PolicyApplied) -> None:
-    state.policy = decode_policy(event.document)
+    state.use_policy(decode_policy(event.document))
 
 
 def _paused(state: PartitionState, event: ev.PartitionPaused) -> None:

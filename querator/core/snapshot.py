@@ -330,7 +330,7 @@ def load(partition: PartitionId, head: bytes, segments: Iterable[bytes]) -> Part
     state.claimed_at = stored.claimed_at
     state.bucket = stored.bucket
     state.now = Instant(stored.now)
-    state.policy = decode_policy(stored.policy)
+    state.use_policy(decode_policy(stored.policy))
     state.paused = stored.paused
     state.next_item = stored.next_item
     state.next_place = stored.next_place

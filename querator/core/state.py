@@ -7,6 +7,7 @@ Only core/evolve.py and its helpers change anything but the volatile part.
 
 from bisect import bisect_right, insort
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Final, Protocol, TypeAlias
 
@@ -14,11 +15,11 @@ import attrs
 
 from querator.core.deadlines import Deadlines
 from querator.core.ids import Instant, PartitionId
-from querator.core.invariants import check
+from querator.core.invariants import check, violated
 from querator.core.lanes import Lane
 from querator.core.limits import PRODUCER_RESULTS_MAX, PRODUCER_RETENTION, PRODUCERS_MAX
 from querator.core.line import Line, Run
-from querator.core.policy import Policy
+from querator.core.policy import Ordering, Policy
 from querator.core.segments import (
     BEHIND,
     FILL,
@@ -176,6 +177,7 @@ class PartitionState:
         "expiries",
         "inbound",
         "incarnation",
+        "is_keyed",
         "lanes",
         "leaving",
         "line",
@@ -256,6 +258,8 @@ class PartitionState:
         self.retried = 0
         self.ended = 0
         # --- derived ---
+        self.is_keyed = False
+        """The policy orders by key."""
         self.ends = Deadlines()
         self.by_session: dict[str, dict[int, None]] = {}
         self.expiries: list[tuple[int, int]] = []
@@ -323,6 +327,11 @@ class PartitionState:
             heappop(schedule)
         return None
 
+    def use_policy(self, policy: Policy) -> None:
+        """From here on decide by this policy."""
+        self.policy = policy
+        self.is_keyed = policy.ordering is Ordering.KEY
+
     # --- the pieces that evolve is made of --------------------------------------------------------
 
     def write(self, item: int) -> Segment:
@@ -373,70 +382,70 @@ class PartitionState:
             heappush(self.expiries, (earliest, segment.number))
 
     def age_of(self, segment: Segment, start: int, count: int) -> int:
-        return sum(segment.produced[start : start + count])
+        produced = segment.produced
+        return produced[start] if count == 1 else sum(produced[start : start + count])
 
     def finish(self, item: int, count: int) -> None:
         """Items of one segment, already out of line, reservation and schedule, are gone for good."""
         segment = self.write(item)
         start = item - segment.first
-        segment.states[start : start + count] = FILL[GONE][count]
-        if segment.payloads is not None:
-            segment.payloads[start : start + count] = NOTHINGS[count]
-        freed = (
-            segment.payload_bytes if segment.live == count else segment.payload_bytes * count // segment.live
-        )
+        payloads = segment.payloads
+        if count == 1:
+            segment.states[start] = GONE
+            if payloads is not None:
+                payloads[start] = None
+        else:
+            segment.states[start : start + count] = FILL[GONE][count]
+            if payloads is not None:
+                payloads[start : start + count] = NOTHINGS[count]
+        live = segment.live
+        freed = segment.payload_bytes if live == count else segment.payload_bytes * count // live
         segment.payload_bytes -= freed
         self.payload_bytes -= freed
-        segment.live -= count
+        segment.live = live - count
         if self.attempts or self.moved:
             attempts, moved = self.attempts, self.moved
             for number in range(item, item + count):
                 attempts.pop(number, None)
                 moved.pop(number, None)
-        if segment.columns is not None and "source_id" in segment.columns:
-            for source in segment.columns["source_id"][start : start + count]:
+        columns = segment.columns
+        if columns is not None:
+            for source in columns["source_id"][start : start + count] if "source_id" in columns else ():
                 if isinstance(source, str) and item <= self.sources.get(source, 0) < item + count:
                     del self.sources[source]
-        if segment.columns is not None:
-            for column in segment.columns.values():
+            for column in columns.values():
                 column[start : start + count] = NOTHINGS[count]
-        if not segment.live and segment.is_full:
+        if live == count and segment.is_full:
             del self.segments[segment.number]
 
     def drop_reservation(self, reservation: Reservation) -> None:
         """It holds nothing any more: forget it, but for what repeats need."""
-        del self.reservations[reservation.number]
-        self.ends.discard(reservation.number)
+        number = reservation.number
+        del self.reservations[number]
+        self.ends.discard(number)
         session = reservation.session
         if session:
             held = self.by_session[session]
-            del held[reservation.number]
+            del held[number]
             if not held:
                 del self.by_session[session]
         if self.place_index is not None:
             self.place_index.remove(reservation)
 
-    def take_back(self, number: int, ranges: tuple[tuple[int, int], ...] | None, mark: int) -> list[Run]:
+    def take_back(self, number: int, ranges: tuple[tuple[int, int], ...] | None, mark: int) -> Sequence[Run]:
         """Take items out of a reservation; their runs, each within one segment."""
         reservation = self.reservations.get(number)
-        check(reservation is not None, "settled a reservation that is not there")
         if reservation is None:
-            return []
-        runs = reservation.pick(ranges)
+            violated("settled a reservation that is not there")
         marks = reservation.marks
+        runs: Sequence[Run]
         if ranges is None and marks is None:
+            runs = reservation.runs
             taken = reservation.count
             self.settled.remember(number, mark, taken)
         else:
-            if marks is None:
-                marks = reservation.marks = bytearray(reservation.count)
-            taken = 0
-            for start, count in reservation.open_ranges() if ranges is None else ranges:
-                check(not any(marks[start : start + count]), "settled an item twice")
-                marks[start : start + count] = bytes((mark,)) * count
-                taken += count
-            if taken == reservation.left:
-                self.settled.remember_mixed(number, marks)
+            runs = reservation.pick(ranges)
+            taken = self._mark(reservation, ranges, mark)
         self.reserved -= taken
         self.deadline_sum -= reservation.deadline * taken
         if reservation.holder is not None:
@@ -445,6 +454,20 @@ class PartitionState:
         if not reservation.left:
             self.drop_reservation(reservation)
         return runs
+
+    def _mark(self, reservation: Reservation, ranges: tuple[tuple[int, int], ...] | None, mark: int) -> int:
+        """Note how part of a reservation is settled; how many items that is."""
+        marks = reservation.marks
+        if marks is None:
+            marks = reservation.marks = bytearray(reservation.count)
+        taken = 0
+        for start, count in reservation.open_ranges() if ranges is None else ranges:
+            check(not any(marks[start : start + count]), "settled an item twice")
+            marks[start : start + count] = bytes((mark,)) * count
+            taken += count
+        if taken == reservation.left:
+            self.settled.remember_mixed(reservation.number, marks)
+        return taken
 
     def leave_waiting(self, item: int, count: int) -> None:
         """Items of one segment, all in one waiting state and run, leave line, lane or schedule."""

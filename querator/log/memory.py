@@ -187,6 +187,14 @@ class MemoryLog:
         there = self.disk.partitions.get(partition)
         return there.tail if there is not None else None
 
+    def server_identity(self, partition: PartitionId) -> str:
+        del partition
+        return ""
+
+    def remembered(self, partition: PartitionId) -> Position:
+        del partition
+        return Position(0)
+
     async def read(
         self, partition: PartitionId, start: Position, *, records_max: int, bytes_max: int, payloads: bool
     ) -> list[Record]:

@@ -68,6 +68,12 @@ class LogStore(Protocol):
 
     async def tail(self, partition: PartitionId) -> Tail | None: ...
 
+    def server_identity(self, partition: PartitionId) -> str:
+        """Which server the partition's tail was last read from; "" where there is but one, for ever."""
+
+    def remembered(self, partition: PartitionId) -> Position:
+        """How far this node knows the partition to have come, from a witness; 0: it knows nothing."""
+
     async def read(
         self,
         partition: PartitionId,

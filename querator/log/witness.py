@@ -196,6 +196,12 @@ class WitnessedLog:
         await self.witness.check(self.store, partition, tail)
         return tail
 
+    def server_identity(self, partition: PartitionId) -> str:
+        return self.store.server_identity(partition)
+
+    def remembered(self, partition: PartitionId) -> Position:
+        return self.witness.position(partition)
+
     async def read(
         self, partition: PartitionId, start: Position, *, records_max: int, bytes_max: int, payloads: bool
     ) -> list[Record]:

@@ -59,6 +59,12 @@ class SharedLog:
         )
         return [attrs.evolve(record, partition=partition) for record in records]
 
+    def server_identity(self, partition: PartitionId) -> str:
+        return self._beneath.server_identity(self._down(partition))
+
+    def remembered(self, partition: PartitionId) -> Position:
+        return self._beneath.remembered(self._down(partition))
+
     async def read_payloads(
         self, partition: PartitionId, positions: Sequence[Position]
     ) -> dict[Position, bytes]:

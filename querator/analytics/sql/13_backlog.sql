@@ -25,7 +25,12 @@ WITH picked AS (
         querator.change('dead', state_before, state_after, items) AS dead
     FROM picked GROUP BY ALL
 ), grid AS (
-    SELECT unnest(range(first, last + width, width)) AS bucket FROM ends
+    -- A list is made at once: it must not be as long as somebody's slip of the pen.
+    SELECT unnest(CASE
+        WHEN epoch(last - first) / epoch(width) < 1000000 THEN range(first, last + width, width)
+        WHEN first IS NOT NULL THEN error('more than a million stretches: choose a greater width')
+    END) AS bucket
+    FROM ends
 )
 SELECT
     bucket,

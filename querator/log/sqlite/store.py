@@ -156,6 +156,14 @@ class SqliteLog:
             await self._write_thread.run(self._writer.recover)
         return self._writer.tails
 
+    def server_identity(self, partition: PartitionId) -> str:
+        del partition
+        return ""
+
+    def remembered(self, partition: PartitionId) -> Position:
+        del partition
+        return Position(0)
+
     async def read(
         self, partition: PartitionId, start: Position, *, records_max: int, bytes_max: int, payloads: bool
     ) -> list[Record]:
