@@ -156,7 +156,7 @@ async def _first(address: str) -> None:
 
 
 def idle(sessions: int, each: int, seconds: float) -> dict[str, Any]:
-    """CPU of a server whose subscriptions wait in vain, in percent of a core; and what it logged meanwhile."""
+    """CPU of a server whose subscriptions wait in vain, in percent of a core; and what it logged."""
     with server("--ping-interval", "15s") as running:
         worker = start_worker("wait", address=running.address, clients=sessions, batch=each)
         try:

@@ -39,7 +39,8 @@ def _run_many(options: argparse.Namespace) -> int:
         acknowledged += outcome.acknowledged
         seed += 1
     print(
-        f"{seed - options.start} seeds, {virtual / 60:.1f} virtual minutes, {acknowledged} items acknowledged, 0 violations"
+        f"{seed - options.start} seeds, {virtual / 60:.1f} virtual minutes, "
+        f"{acknowledged} items acknowledged, 0 violations"
     )
     for name, count in sorted(marks.items()):
         print(f"  {name:28} {count}")

@@ -222,6 +222,7 @@ class Supervisor:
         actor.close(Code.OUTCOME_UNKNOWN, reason)
         self._broker.remove_actor(actor)
         self.restarts += 1
-        is_wanted = runtime is not None and not runtime.is_closing and actor.condition is not Condition.HALTED
-        if is_wanted and self._nursery is not None:
+        if runtime is None or runtime.is_closing or actor.condition is Condition.HALTED:
+            return
+        if self._nursery is not None:
             self._nursery.start_soon(self._retry_open, runtime, actor.index)

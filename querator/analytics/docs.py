@@ -33,7 +33,10 @@ def _page(connection: Connection) -> str:
         "",
         "## Macros",
         "",
-        "Parameters that have a default are best given by name: `FROM backlog('mail', width := INTERVAL 5 MINUTE)`.",
+        (
+            "Parameters that have a default are best given by name: "
+            "`FROM backlog('mail', width := INTERVAL 5 MINUTE)`."
+        ),
         "",
     ]
     for made in macros:

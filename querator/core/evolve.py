@@ -119,15 +119,9 @@ def _add_items(state: PartitionState, event: ev.ItemsProduced) -> None:
             state.capture.before_write(segment)
         segment.revision = position
         start = item - segment.first
-        size = count - done
-        room = SEGMENT_ITEMS - (item & (SEGMENT_ITEMS - 1))
-        if size > room:
-            size = room
+        size = min(count - done, SEGMENT_ITEMS - (item & (SEGMENT_ITEMS - 1)))
         segment.states += FILL[SCHEDULED if due else READY][size]
-        if size == 1:
-            segment.produced.append(now)
-        else:
-            segment.produced.extend(repeat(now, size))
+        segment.produced.extend(repeat(now, size))
         segment.live += size
         shift = place - item
         shifts = segment.shifts
@@ -138,17 +132,8 @@ def _add_items(state: PartitionState, event: ev.ItemsProduced) -> None:
         if not origins or origins[-1] != position:
             segment.origin_offsets.append(start)
             origins.append(position)
-        if payloads is not None and segment.payloads is not None:
-            part = payloads if size == count else payloads[done : done + size]
-            segment.payloads += part
-            length = len(part[0]) if size == 1 else sum(map(len, part))
-            segment.payload_bytes += length
-            state.payload_bytes += length
-        elif segment.payloads is not None:
-            # A fold without payloads: this segment lives in the log until it is wanted.
-            state.payload_bytes -= segment.payload_bytes
-            segment.payload_bytes = 0
-            segment.payloads = None
+        if segment.payloads is not None:
+            _keep_payloads(state, segment, payloads, done, size)
         if expires_at or segment.expires is not None:
             if segment.expires is None:
                 segment.expires = type(segment.produced)("q", bytes(8 * start))
@@ -171,6 +156,22 @@ def _add_items(state: PartitionState, event: ev.ItemsProduced) -> None:
         done += size
         item += size
         place += size
+
+
+def _keep_payloads(
+    state: PartitionState, segment: Segment, payloads: Sequence[bytes] | None, done: int, size: int
+) -> None:
+    """Payloads of a segment that is in memory; a fold without them leaves the segment to the log."""
+    if payloads is None or segment.payloads is None:
+        state.payload_bytes -= segment.payload_bytes
+        segment.payload_bytes = 0
+        segment.payloads = None
+        return
+    part = payloads if size == len(payloads) else payloads[done : done + size]
+    segment.payloads += part
+    length = len(part[0]) if size == 1 else sum(map(len, part))
+    segment.payload_bytes += length
+    state.payload_bytes += length
 
 
 def _join_lanes(state: PartitionState, segment: Segment, place: int, item: int, size: int) -> None:
