@@ -170,7 +170,9 @@ class History:
         self.records.append((record.position, record.nonce, first_turn))
         self.counts.append((record.position, attrs.evolve(self.live), len(self.items)))
 
-    def _apply(self, event: ev.Event, record: Record) -> None:
+    def _apply(  # noqa: C901, PLR0912  # one branch an event, that is what it is
+        self, event: ev.Event, record: Record
+    ) -> None:
         match event:
             case ev.Claimed():
                 self.claims.append((record.position, event.nonce, event.read_tail))
@@ -217,7 +219,9 @@ class History:
 
     # --- single steps -----------------------------------------------------------------------------
 
-    def _step(self, what: str, item: Item, after: str, *, named: int = 0, why: str = "", due: int = 0) -> None:
+    def _step(
+        self, what: str, item: Item, after: str, *, named: int = 0, why: str = "", due: int = 0
+    ) -> None:
         holding = self.holdings.get(named or item.reservation)
         position, index = self._place
         self.steps.append(
