@@ -1,0 +1,155 @@
+"""The live door: canned questions only, bounded in time, rows and number, and the loop goes on."""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from querator.analytics import live
+from querator.analytics.export import Exporter
+from querator.analytics.live import QUESTIONS, Answer, LiveAnalytics
+from querator.core import limits
+from querator.core.commands import Produce
+from querator.core.ids import MILLISECOND, Duration
+from querator.core.policy import Policy
+from querator.core.replies import Code, Rejected
+from querator.env.real import real_env
+from tests.analytics.histories import START, PartitionHistory, store_records
+from tests.analytics.test_export import make_store
+from tests.analytics.test_figures import build
+
+
+async def ask(door: LiveAnalytics, name: str, **params: object) -> Answer:
+    answer = await door.ask(name, params)
+    assert isinstance(answer, Answer), answer
+    return answer
+
+
+async def test_every_question_has_an_answer(tmp_path: Path) -> None:
+    await build(tmp_path, 0)
+    door = LiveAnalytics(real_env(), tmp_path)
+    for name, parameters in QUESTIONS.items():
+        values: dict[str, object] = {
+            "queue": "mail", "partition": 4, "item": 3, "width": 3_600_000_000,
+            "since": START, "until": START + 86_400_000_000, "waiting_target": 1, "processing_target": 5,
+        }  # fmt: skip
+        answer = await ask(door, name, **{parameter.name: values[parameter.name] for parameter in parameters})
+        assert answer.rows, name
+        assert answer.as_of > 0
+        for row in answer.rows:
+            assert all(isinstance(value, int | float | str | None) for value in row)
+    door.close()
+
+
+async def test_moments_are_microseconds(tmp_path: Path) -> None:
+    await build(tmp_path, 0)
+    door = LiveAnalytics(real_env(), tmp_path)
+    answer = await ask(door, "item_history", partition=4, item=1)
+    assert answer.rows[0][answer.columns.index("happened_at")] == START
+    door.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "field"),
+    [
+        ("drop", {}, "name"),
+        ("waiting", {}, "queue"),
+        ("waiting", {"queue": 3}, "queue"),
+        ("waiting", {"queue": "mail", "width": 0}, "width"),
+        ("waiting", {"queue": "mail", "width": "1h"}, "width"),
+        ("waiting", {"queue": "mail", "since": -1}, "since"),
+        ("waiting", {"queue": "mail", "sql": "x"}, "sql"),
+        ("item_history", {"partition": 4, "item": True}, "item"),
+        ("item_history", {"partition": 1 << 64, "item": 1}, "partition"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(
+    tmp_path: Path, name: str, params: dict[str, object], field: str
+) -> None:
+    answer = await LiveAnalytics(real_env(), tmp_path).ask(name, params)
+    assert isinstance(answer, Rejected)
+    assert (answer.code, answer.field) == (Code.INVALID, field)
+
+
+async def test_text_of_a_caller_is_a_value(tmp_path: Path) -> None:
+    await build(tmp_path, 0)
+    door = LiveAnalytics(real_env(), tmp_path)
+    answer = await ask(door, "deaths", queue="mail'); DROP VIEW querator.runs; --")
+    assert answer.rows == []
+    assert (await ask(door, "deaths", queue="mail")).rows
+    door.close()
+
+
+async def test_without_archive_it_is_unavailable(tmp_path: Path) -> None:
+    answer = await LiveAnalytics(real_env(), tmp_path).ask("waiting", {"queue": "mail"})
+    assert isinstance(answer, Rejected)
+    assert answer.code is Code.UNAVAILABLE
+
+
+async def test_rows_are_bounded(tmp_path: Path) -> None:
+    await build(tmp_path, 0)
+    door = LiveAnalytics(real_env(), tmp_path, rows_max=3)
+    answer = await ask(door, "backlog", queue="mail", width=60_000_000)
+    assert (len(answer.rows), answer.is_cut) == (3, True)
+    door.close()
+
+
+async def test_question_that_takes_too_long_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await build(tmp_path, 0)
+    door = LiveAnalytics(real_env(), tmp_path, timeout=Duration(1500 * MILLISECOND))
+    assert (await ask(door, "waiting", queue="mail")).rows
+    endless = "SELECT count(*) FROM range(1000000000) AS a(x), range(1000000000) AS b(y) WHERE x + y < 0"
+    with monkeypatch.context() as patched, trio.fail_after(5):
+        patched.setattr(live, "_read_params", lambda *_: (endless, {}))
+        answer = await door.ask("waiting", {})
+    assert isinstance(answer, Rejected)
+    assert answer.code is Code.LIMIT_EXCEEDED
+    # The connection is as good as new.
+    assert (await ask(door, "waiting", queue="mail")).rows
+    door.close()
+
+
+async def test_stretches_that_are_too_many_are_refused_at_once(tmp_path: Path) -> None:
+    await build(tmp_path, 0)
+    door = LiveAnalytics(real_env(), tmp_path)
+    answer = await door.ask("backlog", {"queue": "mail", "width": 1})
+    assert isinstance(answer, Rejected)
+    assert "more than a million stretches" in answer.detail
+    door.close()
+
+
+async def test_too_many_questions_are_refused(tmp_path: Path) -> None:
+    await build(tmp_path, 0)
+    door = LiveAnalytics(real_env(), tmp_path)
+    count = limits.LIVE_QUESTIONS_MAX + limits.LIVE_QUESTIONS_WAITING_MAX
+    answers: list[object] = []
+
+    async def one() -> None:
+        answers.append(await door.ask("waiting", {"queue": "mail"}))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(count + 2):
+            nursery.start_soon(one)
+    refused = [answer for answer in answers if isinstance(answer, Rejected)]
+    assert [answer.code for answer in refused] == [Code.OVERLOADED] * 2
+    assert len(answers) == count + 2
+    door.close()
+
+
+async def test_later_exports_are_seen(tmp_path: Path) -> None:
+    history = PartitionHistory(4, Policy(version=1))
+    store = await make_store(history)
+    exporter = Exporter(real_env(), [store], tmp_path)
+    await exporter.refresh()
+    door = LiveAnalytics(real_env(), tmp_path)
+    assert (await ask(door, "throughput", queue="partition 4")).rows == []
+    known = len(history.records)
+    history.do(Produce([b"a", b"b"]))
+    history.seal()
+    await store_records(store, history.records[known:])
+    await exporter.refresh()
+    answer = await ask(door, "throughput", queue="partition 4")
+    assert answer.rows[0][answer.columns.index("produced")] == 2
+    door.close()
