@@ -1,6 +1,5 @@
 """Clients of a run: the production client library over simulated links; honest, slow, silent and hostile."""
 
-import contextlib
 from random import Random
 
 import trio
@@ -15,6 +14,7 @@ from querator.client import (
     connect,
 )
 from querator.env import Env
+from querator.env.trio_clock import EPOCH
 from simulations.observations import Observations
 from simulations.options import Options
 from simulations.trace import Trace
@@ -69,7 +69,7 @@ class Workload:
         if options.keyed:
             columns["key"] = key
         if kind < options.scheduled:
-            columns["delay"] = 0.5 + 3 * kind
+            columns["enqueue_at"] = EPOCH + int((trio.current_time() + 0.5 + 3 * kind) * 1_000_000)
         is_duplicate = again < options.duplicate
         if is_duplicate:
             columns["dedupe_key"] = [f"d-{payload.decode()}" for payload in payloads]
@@ -133,27 +133,10 @@ class Workload:
                 self._trace.mark(f"consumer.{type(error).__name__}")
             await trio.sleep(dice.uniform(0.05, 0.5))
 
-    async def rescuer(self, env: Env, number: int) -> None:
-        """Once all is healed: an honest, fast consumer with credit, so that an end is possible at all."""
-        while True:
-            with contextlib.suppress(ClientError):
-                await self._rescue(env, number)
-            await trio.sleep(0.5)
-
-    async def _rescue(self, env: Env, number: int) -> None:
-        async with (
-            connect(self._address, client=f"rescuer{number}", env=env, reconnect_timeout=None) as client,
-            client.consume(f"q{number}", window=1_000, batch=200) as items,
-        ):
-            async for batch in items.batches():
-                for payload in batch.payloads:
-                    self._seen.delivered[payload] = self._seen.delivered.get(payload, 0) + 1
-                with contextlib.suppress(ClientError):
-                    await batch.complete()
-
     async def _work(self, dice: Random, batch: object) -> None:
         options, seen = self._options, self._seen
-        await trio.sleep(dice.choice((0.0, 0.001, 0.05, 0.4)))
+        # Once healed nobody is slow: with reservations of a second, slow consumers would never get done.
+        await trio.sleep(dice.choice((0.0, 0.001) if self.is_healed else (0.0, 0.001, 0.05, 0.4)))
         chance = dice.random()
         payloads = list(batch.payloads)  # type: ignore[attr-defined]
         try:

@@ -167,8 +167,6 @@ class World:
                     nemesis.start_soon(self._strike, options.snapshots_rate, "snapshot")
                     nemesis.start_soon(trio.sleep_forever)
             self._heal()
-            for number in range(options.queues):
-                nursery.start_soon(self.workload.rescuer, self._client_env(f"rescuer-{number}"), number)
             await self._wait_done()
             nursery.cancel_scope.cancel()
 

@@ -161,7 +161,7 @@ class Archive:
 class Exporter:
     """Follows the logs of some stores into an archive. One task uses it.
 
-    ``pace`` (0 to 1) is the share of one core it may use for folding, for a task of a live server;
+    ``pace`` (above 0, to 1) is the share of one core it may use for folding, for a task of a live server;
     offline it is 1.
     """
 

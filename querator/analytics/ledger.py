@@ -25,13 +25,13 @@ from querator.core import events as ev
 from querator.core.deadlines import Deadlines
 from querator.core.evolve import evolve
 from querator.core.ids import NEVER, PartitionId, Position
-from querator.core.invariants import check
+from querator.core.invariants import InvariantViolation, check
 from querator.core.segments import BEHIND, DEAD, GONE, READY, RESERVED, SCHEDULED, SEGMENT_BITS
 from querator.core.settled import SettledMemory
 from querator.core.snapshot import encode_head, encode_segment, load
 from querator.core.state import PartitionState, Reservation
 from querator.errors import CorruptRecord
-from querator.log.codec import GENESIS, check_chain, check_record, decode_events, tail_of
+from querator.log.codec import GENESIS, check_chain, check_record, decode_events, name_of, tail_of
 from querator.log.records import Record, Tail
 
 VERSION: Final = 1
@@ -177,16 +177,22 @@ class Ledger:
         self._rows = []
         self._position = record.position
         self._state.position = record.position
+        try:
+            self._take(decode_events(record.events))
+        except InvariantViolation as error:
+            raise CorruptRecord(f"{name_of(record)} has an event that does not fit: {error}") from error
+        self.tail = tail_of(record)
+        return self._rows
+
+    def _take(self, events: list[ev.Event]) -> None:
         state = self._state
         handlers = self._handlers
-        for event in decode_events(record.events):
+        for event in events:
             handler = handlers.get(type(event))
             if handler is None:
                 evolve(state, event)
             else:
                 handler(event)
-        self.tail = tail_of(record)
-        return self._rows
 
     def counts(self) -> dict[str, int]:
         """Items by state, as the core counts them."""

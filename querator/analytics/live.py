@@ -184,7 +184,7 @@ class LiveAnalytics:
                     with trio.CancelScope(shield=True):
                         while result is None:
                             cursor.interrupt()
-                            await trio.sleep(seconds(_POLL))
+                            await self._env.clock.sleep(_POLL)
 
             nursery.start_soon(watch)
             try:

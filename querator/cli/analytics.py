@@ -190,7 +190,7 @@ def sql(
     archive: ArchiveOption = None,
 ) -> None:
     """Ask anything in SQL: the schema is in docs/analytics.md. Reads the archive and nothing else."""
-    question = sys.stdin.read() if statement == "-" else statement
+    question = "".join(_input_lines()) if statement == "-" else statement
     connection = connect(archive_of(archive), sandboxed=True)
     try:
         if out is not None:
@@ -223,6 +223,12 @@ def export(
     finally:
         connection.close()
     note(f"wrote {rows:,} rows to {out}")
+
+
+def _input_lines() -> Iterator[str]:
+    stream: Any = getattr(sys.stdin, "buffer", sys.stdin)
+    for line in stream:
+        yield line.decode(errors="replace")
 
 
 def show_rows(result: asking.Result, form: str) -> None:
@@ -286,16 +292,19 @@ class Shell:
 
     def run(self) -> None:
         """Until the input ends, or ``.quit``."""
-        if sys.stdin.isatty():
-            import readline  # noqa: F401, PLC0415 - gives input() a history, where there is a terminal
-        while True:
-            try:
-                line = input(("      ... " if self._lines else "querator> ") if sys.stdin.isatty() else "")
-            except EOFError:
-                return
+        for line in self._typed() if sys.stdin.isatty() else _input_lines():
             if not self._lines and line.strip() in (".quit", ".exit"):
                 return
             self.take(line)
+
+    def _typed(self) -> Iterator[str]:
+        import readline  # noqa: F401, PLC0415 - gives input() a history, where there is a terminal
+
+        while True:
+            try:
+                yield input("      ... " if self._lines else "querator> ")
+            except EOFError:
+                return
 
     def take(self, line: str) -> None:
         """One line of input."""
@@ -303,7 +312,7 @@ class Shell:
             self._command(line.split())
             return
         if line.strip() or self._lines:
-            self._lines.append(line)
+            self._lines.append(line.rstrip("\n"))
         if line.rstrip().endswith(";"):
             question = "\n".join(self._lines)
             self._lines = []
