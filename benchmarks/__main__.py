@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import held
+from benchmarks import analytics, held
 from benchmarks.lifecycle import ROWS, measure, median_round
 
 
@@ -141,6 +141,9 @@ def main() -> int:
     longest.add_argument("--items", type=int, default=1_000_000)
     longest.add_argument("--seconds", type=float, default=10.0)
     longest.set_defaults(run=pause)
+    questions = commands.add_parser("analytics", help="export of a log, its size, and questions over it")
+    analytics.add_options(questions)
+    questions.set_defaults(run=analytics.run)
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true")
     options = parser.parse_args()

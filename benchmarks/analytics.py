@@ -8,10 +8,9 @@ import argparse
 import random
 import resource
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -172,16 +171,14 @@ async def measure(events: int, batch: int, directory: Path) -> None:
     print(f"resident    {_rss_mib():14,} MiB at most")
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks analytics", description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--events", type=int, default=10_000_000, help="events of items")
-    parser.add_argument("--batch", type=int, action="append", help="items a batch (again for more); 100, 10")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--batch", type=int, action="append", help="items a batch; may be repeated (100, 10)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure each size of batches."""
     with tempfile.TemporaryDirectory() as name:
         for batch in options.batch or (100, 10):
             trio.run(measure, options.events, batch, Path(name) / "analytics")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

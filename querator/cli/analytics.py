@@ -35,6 +35,8 @@ app = App(name="analytics", help="Export the log, and ask everything about a que
 TABLE_ROWS: Final = 1_000
 """Rows of a table on a terminal; other formats give all."""
 REPORT_WIDTH: Final = 100
+STDIN: Final = ("-", "/dev/stdin")
+"""What stands for standard input; main makes the second of the first."""
 
 ArchiveOption = Annotated[Path | None, Parameter(help="The directory of exported files (DATA/analytics).")]
 
@@ -190,7 +192,7 @@ def sql(
     archive: ArchiveOption = None,
 ) -> None:
     """Ask anything in SQL: the schema is in docs/analytics.md. Reads the archive and nothing else."""
-    question = "".join(_input_lines()) if statement == "-" else statement
+    question = "".join(_input_lines()) if statement in STDIN else statement
     connection = connect(archive_of(archive), sandboxed=True)
     try:
         if out is not None:
