@@ -22,6 +22,7 @@ from querator.log.show import describe_record, lines, moment
 from querator.log.store import LogStore
 
 app = App(name="log", help="Read and check the log of a server that is not running.")
+app.command("querator.cli.replaying:export", name="export")
 
 
 @Parameter(name="*")
@@ -71,7 +72,7 @@ async def show(
     """Records and their events, in words."""
     source = source or Source()
     async with source.open() as store:
-        for number in await _chosen(store, partition):
+        for number in await chosen(store, partition):
             await _show(store, number, start, limit, is_json=source.json)
 
 
@@ -122,7 +123,7 @@ async def verify(
     async with source.open() as store:
         with Progress(env.clock, "checked", bytes_total=None, is_wanted=not source.json) as progress:
             done = 0
-            for number in await _chosen(store, partition):
+            for number in await chosen(store, partition):
 
                 def tell(report: ChainReport, before: int = done) -> None:
                     progress.update(before + report.items, 0)
@@ -138,7 +139,8 @@ async def verify(
     return Exit.OK if is_good else Exit.DATA
 
 
-async def _chosen(store: LogStore, partition: int | None) -> Sequence[PartitionId]:
+async def chosen(store: LogStore, partition: int | None) -> Sequence[PartitionId]:
+    """The one, or all. Raises UsageError: there is none of that number."""
     there = sorted(await store.partitions())
     if partition is None:
         return there

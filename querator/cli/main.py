@@ -34,6 +34,9 @@ COMMANDS: Final = {
     "item": ("querator.cli.items:item_app", "One item, and its history."),
     "dead": ("querator.cli.items:dead_app", "Items that will not be tried again, until redriven."),
     "log": ("querator.cli.logs:app", "Read and check the log of a server that is not running."),
+    "replay": ("querator.cli.replaying:replay", "Fold a log or a capture again, and compare."),
+    "at": ("querator.cli.past:at", "A queue as it was at a time, or behind a record."),
+    "diff": ("querator.cli.past:diff", "What became of a queue between two moments."),
     "analytics": (
         "querator.cli.analytics:app",
         "Export the log, and ask everything about a queue's history.",

@@ -219,3 +219,8 @@ LIVE_QUESTIONS_WAITING_MAX: Final = 16
 LIVE_QUESTION_TIMEOUT: Final = Duration(2 * SECOND)
 LIVE_ROWS_MAX: Final = 2_000
 """Rows of one answer; turning rows into objects is the only part of a question that holds the event loop."""
+
+# --- Replay
+
+CAPTURE_FRAME_BYTES_MAX: Final = 268_435_456
+"""One frame of a capture: a record with its payloads, or a checkpoint."""

@@ -1,0 +1,261 @@
+"""Replay: records folded again by the production core, and believed only as far as they agree.
+
+Of each record: that it stands behind the one before, its hash and checksums, that its events encode to
+the very bytes that were recorded, that each fits the state it meets, that items are reserved in order of
+place and conserved. At each checkpoint: that the fold is what the snapshot holds. The first thing that
+is otherwise is the divergence; the partition is not folded beyond it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import attrs
+
+from querator.core import events as ev
+from querator.core.evolve import evolve
+from querator.core.ids import CATALOG_PARTITION, Instant, PartitionId, Position
+from querator.core.invariants import InvariantViolation, check
+from querator.core.snapshot import SnapshotUnreadable, encode_head, state_hash
+from querator.core.state import PartitionState
+from querator.core.state_checks import check_state, check_state_fully
+from querator.errors import CorruptRecord
+from querator.log.codec import (
+    GENESIS,
+    check_chain,
+    check_record,
+    decode_events,
+    encode_events,
+    name_of,
+    tail_of,
+)
+from querator.log.kinds import VERSION
+from querator.log.records import Record, Tail
+from querator.log.show import describe
+from querator.replay.capture import Captured, CapturedRecord, CaptureEnd, CaptureHead, Checkpoint
+
+COUNTS: Final = (
+    "produced",
+    "ready",
+    "reserved",
+    "scheduled",
+    "dead",
+    "completed",
+    "removed",
+    "retried",
+    "ended",
+)
+
+
+def counts_of(state: PartitionState) -> dict[str, int]:
+    """Items by state, and what happened to them so far."""
+    return {name: len(state.dead) if name == "dead" else getattr(state, name) for name in COUNTS}
+
+
+@attrs.frozen
+class Divergence:
+    """The first place where the replay is not what was recorded."""
+
+    partition: PartitionId
+    position: Position
+    fault: str
+    """What is wrong, naming the record."""
+    event: str = ""
+    """The event in words, where it is one."""
+
+
+class PartitionReplay:
+    """One partition's fold. ``on_event`` is told of each event once it is folded in."""
+
+    def __init__(
+        self, partition: PartitionId, on_event: Callable[[Record, ev.Event], None] | None = None
+    ) -> None:
+        self.state = PartitionState(partition)
+        self.tail: Tail | None = None
+        self.divergence: Divergence | None = None
+        self.first = Position(0)
+        """The first record that was folded; 0: none was."""
+        self.records = 0
+        self.events = 0
+        self.checkpoints = 0
+        """Compared, and equal."""
+        self._on_event = on_event
+        self._event: ev.Event | None = None
+
+    @property
+    def partition(self) -> PartitionId:
+        return self.state.partition
+
+    def begin(self, base: Checkpoint) -> None:
+        """Begin behind this checkpoint instead of at the first record."""
+        try:
+            check(self.tail is None, "a replay begins once")
+            self.state = base.state()
+            check_state(self.state)
+        except (SnapshotUnreadable, InvariantViolation) as error:
+            self._diverge(base.position, f"the state that the replay should begin with is no good: {error}")
+        self.tail = Tail(base.position, base.hash, base.nonce)
+
+    def take(self, record: Record) -> None:
+        """One more record; nothing happens behind a divergence."""
+        if self.divergence is not None:
+            return
+        self._event = None
+        try:
+            self._check(record)
+            events = decode_events(record.events)
+            if record.version == VERSION and encode_events(events) != record.events:
+                raise CorruptRecord(f"{name_of(record)}: its events encode to other bytes than were recorded")
+            self._fold(record, events, None)
+            self._event = None
+            check_state(self.state)
+        except CorruptRecord as error:
+            self._diverge(record.position, str(error))
+        except InvariantViolation as error:
+            self._diverge(record.position, f"{name_of(record)}: {error}")
+        else:
+            self.tail = tail_of(record)
+            self.first = self.first or record.position
+            self.records += 1
+            self.events += len(events)
+
+    def take_until(self, record: Record, at: Instant) -> bool:
+        """Fold what of the record happened up to ``at``; whether that was all of it.
+
+        Raises:
+            CorruptRecord, InvariantViolation: it is not what it should be.
+        """
+        self._check(record)
+        if not self._fold(record, decode_events(record.events), at):
+            return False
+        self.tail = tail_of(record)
+        return True
+
+    def compare(self, checkpoint: Checkpoint) -> None:
+        """The fold must be what was snapshotted here."""
+        if self.divergence is not None:
+            return
+        self._event = None
+        where = f"the snapshot behind record {checkpoint.position} of partition {checkpoint.partition}"
+        try:
+            if self.tail is None or (self.tail.position, self.tail.hash) != (
+                checkpoint.position,
+                checkpoint.hash,
+            ):
+                raise CorruptRecord(f"{where} is chained to another record")
+            there = checkpoint.state()
+            if state_hash(there) != state_hash(self.state):
+                raise CorruptRecord(f"{where} is not what the log folds to: {_difference(there, self.state)}")
+        except (CorruptRecord, SnapshotUnreadable) as error:
+            self._diverge(checkpoint.position, str(error))
+        else:
+            self.checkpoints += 1
+
+    def finish(self) -> None:
+        """Behind the last record: everything derived equals what it is derived from."""
+        if self.divergence is None:
+            self._event = None
+            try:
+                check_state_fully(self.state)
+            except InvariantViolation as error:
+                self._diverge(Position(self.state.position), f"behind the last record: {error}")
+
+    def _check(self, record: Record) -> None:
+        if self.tail is None and record.position > 1 and self.partition == CATALOG_PARTITION:
+            # Its fold is not of items: only its chain is checked, from wherever it begins.
+            self.tail = Tail(Position(record.position - 1), record.previous_hash, 0)
+        check_chain(record, self.tail)
+        check_record(record)
+        if self.tail is None and record.previous_hash != GENESIS:
+            raise CorruptRecord(f"{name_of(record)} has no state to begin with")
+
+    def _fold(self, record: Record, events: Sequence[ev.Event], until: Instant | None) -> bool:
+        state = self.state
+        state.position = record.position
+        first_new = state.next_item
+        on_event = self._on_event
+        try:
+            for event in events:
+                self._event = event
+                kind = type(event)
+                if kind is ev.TurnStarted and until is not None and event.at > until:  # type: ignore[union-attr]
+                    return False
+                if kind is ev.ItemsReserved:
+                    self._check_turn(event, first_new)  # type: ignore[arg-type]
+                evolve(state, event)
+                if on_event is not None:
+                    on_event(record, event)
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            raise InvariantViolation(f"an event does not fit the state that it meets: {error!r}") from error
+        return True
+
+    def _check_turn(self, event: ev.ItemsReserved, first_new: int) -> None:
+        """Out of turn goes only what an import brought reserved, in the record that brought it."""
+        head = self.state.line.peek()
+        check(
+            (head is not None and head[1] == event.first_item) or event.first_item >= first_new,
+            f"item {event.first_item} was reserved before one that stood before it",
+        )
+
+    def _diverge(self, position: Position, fault: str) -> None:
+        event = "" if self._event is None else describe(self._event)
+        self.divergence = Divergence(self.partition, position, fault, event)
+
+
+class Replay:
+    """Partitions' folds, fed with what comes out of a capture or of ``history.walk``."""
+
+    def __init__(self, on_event: Callable[[Record, ev.Event], None] | None = None) -> None:
+        self.partitions: dict[PartitionId, PartitionReplay] = {}
+        self.head: CaptureHead | None = None
+        self.items = 0
+        """Produced so far, for progress."""
+        self._on_event = on_event
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """The first one of the first partition that has one."""
+        for found in self.partitions.values():
+            if found.divergence is not None:
+                return found.divergence
+        return None
+
+    def take(self, thing: Captured) -> None:
+        match thing:
+            case CapturedRecord(record):
+                self._of(record.partition).take(record)
+                if record.item_max:
+                    self.items += record.item_max - record.item_min + 1
+            case Checkpoint():
+                found = self._of(thing.partition)
+                if thing.is_base:
+                    found.begin(thing)
+                else:
+                    found.compare(thing)
+            case CaptureHead():
+                self.head = thing
+            case CaptureEnd():
+                pass
+
+    def finish(self) -> None:
+        for found in self.partitions.values():
+            found.finish()
+
+    def _of(self, partition: PartitionId) -> PartitionReplay:
+        found = self.partitions.get(partition)
+        if found is None:
+            found = self.partitions[partition] = PartitionReplay(partition, self._on_event)
+        return found
+
+
+def _difference(recorded: PartitionState, folded: PartitionState) -> str:
+    """Where two states differ, as far as their counters say."""
+    mine, theirs = counts_of(folded), counts_of(recorded)
+    parts = [
+        f"{name} {theirs[name]} in the snapshot, {mine[name]} in the fold"
+        for name in COUNTS
+        if mine[name] != theirs[name]
+    ]
+    if parts:
+        return "; ".join(parts)
+    is_head = encode_head(recorded) != encode_head(folded)
+    return "the counters agree, the rest does not" + ("" if is_head else " (items of a segment)")
