@@ -16,7 +16,7 @@ from querator.actors.payloads import PayloadService
 from querator.actors.snapshots import SnapshotService
 from querator.core import events as ev
 from querator.core.decide import to_ranges
-from querator.core.ids import SECOND, Duration, PartitionId, Position
+from querator.core.ids import CATALOG_PARTITION, SECOND, Duration, PartitionId, Position
 from querator.core.limits import BATCH_ITEMS_MAX, BUCKET_BYTES
 from querator.core.segments import GONE
 from querator.env import Env
@@ -112,19 +112,37 @@ class BucketService:
     async def _make_droppable(
         self, name: str, bucket: Bucket, is_exported: Callable[[PartitionId, Position], bool] | None
     ) -> bool:
-        for actor in self._actors(name):
-            known = self._starts.get((name, bucket.number + 1), {})
-            start = Position(known.get(actor.partition, actor.tail))
-            if is_exported is not None and not is_exported(actor.partition, start):
-                telemetry.emit(
-                    "bucket.kept", bucket=bucket.number, partition=actor.partition, why="not exported"
-                )
+        """Whether nobody needs the bucket any more. Every doubt keeps it: dropping can't be undone."""
+        for partition in await self._stores[name].partitions():
+            why = await self._hindrance(name, partition, bucket, is_exported)
+            if why:
+                telemetry.emit("bucket.kept", bucket=bucket.number, partition=partition, why=why)
                 return False
-            await self._carry(actor, start)
-            await self._snapshots.take(actor)
-        if name == next(iter(self._stores)):
-            await self._catalog.snapshot()
         return True
+
+    async def _hindrance(
+        self,
+        name: str,
+        partition: PartitionId,
+        bucket: Bucket,
+        is_exported: Callable[[PartitionId, Position], bool] | None,
+    ) -> str:
+        """Why the partition still needs the bucket; empty when it does not."""
+        if partition == CATALOG_PARTITION:
+            return "" if await self._catalog.snapshot() else "the catalog has no snapshot"
+        actor = self._broker.actors.get(partition)
+        if actor is None or not actor.is_open:
+            # A deleted queue's partitions are opened by nobody; any other one may come back and read.
+            is_deleted = self._catalog.catalog.find_queue_of(partition) is None
+            return "" if is_deleted else "it is not open here"
+        known = self._starts.get((name, bucket.number + 1), {})
+        start = Position(known.get(partition, actor.tail))
+        if is_exported is not None and not is_exported(partition, start):
+            return "not exported"
+        await self._carry(actor, start)
+        if self._broker.actors.get(partition) is not actor or _old_payloads(actor, start):
+            return "not every live payload could be carried"
+        return "" if await self._snapshots.take(actor) else "it has no snapshot behind the bucket"
 
     def _actors(self, name: str) -> list[PartitionActor]:
         return [actor for actor in self._broker.actors.values() if actor.store_name == name and actor.is_open]

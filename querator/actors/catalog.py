@@ -113,11 +113,15 @@ class CatalogOwner:
         self._hash = log.hash
         self._is_open = True
 
-    async def snapshot(self) -> None:
-        """Store the catalog as it is, so that the history behind it may be dropped."""
+    async def snapshot(self) -> bool:
+        """Store the catalog as it is, so that the history behind it may be dropped; whether it is stored.
+
+        Raises:
+            LogError: the store can't take it now.
+        """
         async with self._lock:
             if not self._is_open:
-                return
+                return False
             log = self._log
             head = msgspec.msgpack.encode(
                 _CatalogHead(
@@ -132,6 +136,7 @@ class CatalogOwner:
             await self._store.put_snapshot(
                 Snapshot(CATALOG_PARTITION, position, self._hash, 1, head, (), checksum(head))
             )
+            return True
 
     async def change(self, command: CatalogCommand, author: str = "") -> Changed | Rejected:
         """See CatalogPort."""

@@ -60,26 +60,27 @@ class SnapshotService:
             if actor.is_open and actor.log_records:
                 await self.take(actor)
 
-    async def take(self, actor: PartitionActor) -> None:
-        """Capture at the next seal, encode between turns, wait for the commit, store."""
+    async def take(self, actor: PartitionActor) -> bool:
+        """Capture at the next seal, encode between turns, wait for the commit; whether it is stored."""
         async with self._one:
             position, chunks = self._last.get(actor.partition, (0, ()))
             request = CaptureRequest(chunks, position)
             actor.request_capture(request)
             try:
                 await request.begun.wait()
-                if request.capture is not None:
-                    await self._finish(actor, request, request.capture)
+                if request.capture is None:
+                    return False
+                return await self._finish(actor, request, request.capture)
             finally:
                 actor.end_capture()
 
-    async def _finish(self, actor: PartitionActor, request: CaptureRequest, capture: Capture) -> None:
+    async def _finish(self, actor: PartitionActor, request: CaptureRequest, capture: Capture) -> bool:
         store = self._stores[actor.store_name]
         while not capture.step(SEGMENTS_PER_STEP):
             await trio.lowlevel.checkpoint()
         await request.committed.wait()
         if not request.hash:
-            return
+            return False
         position = Position(capture.position)
         fresh = {ChunkId(number, Position(at)): data for (number, at), data in capture.fresh.items()}
         chunks = tuple(ChunkId(number, Position(at)) for number, at in capture.chunks)
@@ -98,10 +99,13 @@ class SnapshotService:
                 )
             )
         except LogError as error:
+            # The next one stores everything anew: what this one referred to may be what is missing.
+            self._last.pop(actor.partition, None)
             telemetry.emit("snapshot.failed", partition=actor.partition, error=str(error))
-            return
+            return False
         self._last[actor.partition] = (position, capture.chunks)
         actor.log_records = 0
         actor.log_bytes = 0
         self.taken += 1
         telemetry.emit("snapshot.taken", partition=actor.partition, position=position, chunks=len(fresh))
+        return True

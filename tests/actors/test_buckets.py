@@ -1,11 +1,13 @@
 """History in buckets: announced in the log, dropped whole, and no live payload goes with them."""
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from querator.actors.verification import verify_partition
 from querator.core.ids import QueueName
 from querator.env.virtual import virtual_env
+from querator.errors import LogUnavailable
 from querator.log.memory import MemoryLog
 from tests.actors.conftest import Client, World, settle_down
 
@@ -80,3 +82,57 @@ async def test_what_is_left_of_a_log_can_be_verified(autojump_clock: MockClock, 
     assert found.is_good, found
     assert found.first > 1
     assert found.produced == 101
+
+
+async def test_a_bucket_stays_while_a_partition_is_not_open_here(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """It may come back, and will read its history then."""
+    async with world.node() as node:
+        partition = await world.create(node)
+        Client(node).produce(b"x")
+        await settle_down()
+        await node.buckets.roll("memory")
+        node.broker.actors[partition].halt("for this test")
+        assert await node.buckets.prune("memory", buckets_kept=1) == []
+        assert world.disk.find(partition, 1) is not None
+
+
+async def test_a_bucket_stays_while_no_snapshot_can_be_stored(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a partition's nor the catalog's; and the snapshot after a failed one refers to nothing old."""
+
+    async def full(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise LogUnavailable("the disk is full")
+
+    async with world.node() as node:
+        partition = await world.create(node)
+        Client(node).produce(b"x")
+        await settle_down()
+        await node.buckets.roll("memory")
+        with monkeypatch.context() as patched:
+            patched.setattr(MemoryLog, "put_chunks", full)
+            assert await node.buckets.prune("memory", buckets_kept=1) == []
+        assert world.disk.find(partition, 1) is not None
+        assert await node.buckets.prune("memory", buckets_kept=1) == [1]
+
+
+async def test_a_bucket_stays_while_a_live_payload_cannot_be_read(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not carried would be gone with it."""
+
+    async def nothing(*_: object) -> dict[int, bytes]:
+        await trio.lowlevel.checkpoint()
+        return {}
+
+    async with world.node() as node:
+        partition = await world.create(node)
+        Client(node).produce(b"x")
+        await settle_down()
+        await node.buckets.roll("memory")
+        monkeypatch.setattr(node.payloads, "read_items", nothing)
+        assert await node.buckets.prune("memory", buckets_kept=1) == []
+        assert world.disk.find(partition, 1) is not None
