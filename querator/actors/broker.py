@@ -102,6 +102,8 @@ class Broker:
         demand = queue.demand
         demand.woken = False
         if queue.held is None and demand.wants:
+            if demand.parked and len(queue.actors) > 1:
+                self._match_parked(queue)
             for actor in queue.actors:
                 if actor is not None and actor.state.line.count and demand.wants:
                     with self._guard(actor):
@@ -109,6 +111,16 @@ class Broker:
         wait_ends = demand.next_at()
         # A wait is over when its end is past; an alarm at the end itself would ring in vain.
         self.alarms.set(queue.number * _KINDS + _OF_QUEUE, None if wait_ends is None else wait_ends + 1)
+
+    def _match_parked(self, queue: QueueRuntime) -> None:
+        """Parked requests go each to the fullest partition, as requests that come one by one do."""
+        actors = [actor for actor in queue.open_actors() if actor.ready and not actor.state.paused]
+        if len(actors) < 2:
+            return
+        lots = queue.demand.spread([actor.ready for actor in actors])
+        for actor, lot in zip(actors, lots, strict=True):
+            with self._guard(actor):
+                self.touch(actor).match_parked(lot)
 
     def _finish(self, actor: PartitionActor) -> None:
         if actor.has_pending:
@@ -509,8 +521,7 @@ class Broker:
         self.end_turn()
 
     def _overdue(self, queue: QueueRuntime) -> None:
-        if queue.held is not None:
-            return
+        # Also while an operator holds the queue: a request's time is its own.
         for parked in queue.demand.overdue(self.now):
             queue.demand.unpark(parked)
             parked.asker.deliver(

@@ -23,7 +23,7 @@ from querator.core import commands as cmd
 from querator.core import events as ev
 from querator.core import replies as rep
 from querator.core.decide import decide, settle_part
-from querator.core.demand import Demand
+from querator.core.demand import Demand, Parked
 from querator.core.due import end_reservation, next_due_at, run_due
 from querator.core.evolve import evolve
 from querator.core.ids import (
@@ -37,7 +37,7 @@ from querator.core.ids import (
     SessionId,
 )
 from querator.core.limits import PENDING_BYTES_MAX, PENDING_COMMANDS_MAX
-from querator.core.match import match
+from querator.core.match import match, match_parked
 from querator.core.replies import Code, Rejected
 from querator.core.reserve import reserve, show
 from querator.core.snapshot import Capture
@@ -240,6 +240,11 @@ class PartitionActor:
         """Give what is ready to those that want it."""
         if self.condition is Condition.OPEN and self._pending.bytes_estimate < PENDING_BYTES_MAX:
             match(self.state, self.demand, self.now, self.apply, self._hand_over, _identity)
+
+    def match_parked(self, lot: Sequence[Parked[Requester]]) -> None:
+        """Serve the parked requests that were assigned to this partition."""
+        if self.condition is Condition.OPEN and self._pending.bytes_estimate < PENDING_BYTES_MAX:
+            match_parked(self.state, self.demand, lot, self.now, self.apply, self._hand_over, _identity)
 
     def _hand_over(self, requester: Requester, request: int, shown: rep.Reserved) -> None:
         self.park(requester, (request, shown))

@@ -7,7 +7,7 @@ while its window has room, then sent to the end.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
 from querator.core.deadlines import Deadlines
@@ -191,11 +191,26 @@ class Demand(Generic[Asker]):
         else:
             del self.waiting[subscription.number]
 
-    def shares(self, available: int) -> list[tuple[Parked[Asker], int]]:
-        """What each parked request gets of ``available`` items: one each in turn, up to their batch."""
-        if available <= len(self.parked):
-            return [(parked, 1) for parked, _ in zip(self.parked.values(), range(available), strict=False)]
-        parked_all = list(self.parked.values())
+    def spread(self, ready: Sequence[int]) -> list[list[Parked[Asker]]]:
+        """The parked requests by partition: each goes, in order of arrival, to the fullest one (the last of
+        equals), which then counts as emptier by its batch; ``ready`` has the items of each, all above 0."""
+        left = list(ready)
+        lots: list[list[Parked[Asker]]] = [[] for _ in ready]
+        for parked in self.parked.values():
+            index = max(range(len(left)), key=lambda number: (left[number], number))
+            left[index] -= parked.items_max
+            lots[index].append(parked)
+        return lots
+
+    def shares(
+        self, available: int, among: Sequence[Parked[Asker]] | None = None
+    ) -> list[tuple[Parked[Asker], int]]:
+        """What each parked request (of these, else of all) gets of ``available`` items: one each in turn,
+        up to their batch."""
+        everybody = self.parked.values() if among is None else among
+        if available <= len(everybody):
+            return [(parked, 1) for parked, _ in zip(everybody, range(available), strict=False)]
+        parked_all = list(everybody)
         caps = sorted(parked.items_max for parked in parked_all)
         left, waiting, level = available, len(caps), 0
         for cap in caps:

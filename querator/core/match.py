@@ -1,11 +1,11 @@
 """Matching: what became ready meets who wants it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
 
 from querator.core import events as ev
 from querator.core import replies as rep
-from querator.core.demand import Demand
+from querator.core.demand import Demand, Parked
 from querator.core.ids import Instant, SessionId
 from querator.core.policy import Ordering
 from querator.core.reserve import reserve, show
@@ -30,24 +30,7 @@ def match(
     (``state.starved``).
     """
     while state.line.count and demand.parked and not state.paused:
-        before = state.line.count
-        for parked, share in demand.shares(_available(state)):
-            session, generation = identity(parked.asker)
-            event = reserve(
-                state,
-                share,
-                now,
-                session=session,
-                generation=generation,
-                timeout=parked.timeout,
-                held=parked.held,
-            )
-            if event is None:
-                return
-            apply(event)
-            demand.unpark(parked)
-            hand_over(parked.asker, parked.request, show(state, _newest(state)))
-        if state.line.count == before:
+        if not serve_parked(state, demand, demand.shares(_available(state)), now, apply, hand_over, identity):
             return
     if not state.line.count or not demand.waiting or state.paused:
         return
@@ -79,3 +62,47 @@ def _available(state: PartitionState) -> int:
 
 def _newest(state: PartitionState) -> Reservation:
     return state.reservations[state.next_reservation - 1]
+
+
+def serve_parked(
+    state: PartitionState,
+    demand: Demand[Asker],
+    shares: Sequence[tuple[Parked[Asker], int]],
+    now: Instant,
+    apply: Apply,
+    hand_over: Callable[[Asker, int, rep.Reserved], None],
+    identity: Callable[[Asker], tuple[SessionId, int]],
+) -> bool:
+    """Give these parked requests their shares; False when the line could not give (all of) them."""
+    for parked, share in shares:
+        session, generation = identity(parked.asker)
+        event = reserve(
+            state,
+            share,
+            now,
+            session=session,
+            generation=generation,
+            timeout=parked.timeout,
+            held=parked.held,
+        )
+        if event is None:
+            return False
+        apply(event)
+        demand.unpark(parked)
+        hand_over(parked.asker, parked.request, show(state, _newest(state)))
+    return bool(shares)
+
+
+def match_parked(
+    state: PartitionState,
+    demand: Demand[Asker],
+    lot: Sequence[Parked[Asker]],
+    now: Instant,
+    apply: Apply,
+    hand_over: Callable[[Asker, int, rep.Reserved], None],
+    identity: Callable[[Asker], tuple[SessionId, int]],
+) -> None:
+    """Serve those parked requests that were assigned to this partition of several."""
+    if state.line.count and lot and not state.paused:
+        shares = demand.shares(_available(state), lot)
+        serve_parked(state, demand, shares, now, apply, hand_over, identity)

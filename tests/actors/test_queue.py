@@ -4,7 +4,7 @@ import trio
 from trio.testing import MockClock
 
 from querator.core.ids import QueueName
-from querator.core.replies import Code, Produced, Rejected
+from querator.core.replies import Code, Produced, Rejected, Reserved
 from tests.actors.conftest import Client, World, settle_down
 
 
@@ -107,3 +107,41 @@ async def test_after_a_restart_everything_is_there_with_its_payload(
         await trio.sleep(5)
         got = [payload for reserved in consumer.reservations for payload in reserved.payloads]
         assert got == [*(b"%d" % number for number in range(3_000)), b"tail"]
+
+
+async def test_parked_requests_go_each_to_the_fullest_partition(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """Held while 30 and 20 items came: 5, 10 and 20 then take 15 of the first and all of the second."""
+    async with world.node() as node:
+        await world.create(node, partitions=2)
+        name = QueueName("q")
+        client = Client(node)
+        node.broker.hold(name)
+        for request in range(5):
+            client.produce(*[b"x"] * 10, request=request)
+        for request, items in enumerate((5, 10, 20), 10):
+            client.reserve(items, request=request, wait=60_000_000)
+        node.broker.unhold(name)
+        await settle_down()
+        counts = {request: reply.count for request, reply in client.told if isinstance(reply, Reserved)}
+        assert counts == {10: 5, 11: 10, 12: 20}
+        reserved = [actor.state.reserved for actor in node.broker.queues[name].open_actors()]
+        assert reserved == [15, 20]
+
+
+async def test_a_wait_ends_in_its_time_though_the_queue_is_held(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """An operator who holds a queue holds nobody's request longer than it asked for."""
+    async with world.node() as node:
+        await world.create(node)
+        node.broker.hold(QueueName("q"))
+        client = Client(node)
+        client.reserve(request=1, wait=2_000_000)
+        await trio.sleep(1.9)
+        assert client.told == []
+        await trio.sleep(0.2)
+        refused = client.answer(1)
+        assert isinstance(refused, Rejected)
+        assert refused.code is Code.NOTHING_READY
