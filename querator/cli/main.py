@@ -41,6 +41,7 @@ COMMANDS: Final = {
         "querator.cli.analytics:app",
         "Export the log, and ask everything about a queue's history.",
     ),
+    "db": ("querator.cli.db:app", "The PostgreSQL schema: install, upgrade, verify, or print it."),
     "config": ("querator.cli.settings:app", "The settings that count here, and where they come from."),
 }
 """Where each is, and what it is for."""
