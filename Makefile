@@ -8,7 +8,7 @@ SERVE := $(VENV)/.serve
 DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix test-long bench lock clean
+.PHONY: help setup serve test check fix test-long test-kill bench lock clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ fix: $(DEV)  ## format, and mend what can be mended by machine
 
 test-long: $(DEV)  ## the tests that take minutes, with fresh random examples
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --long --timeout=3600 $(ARGS)
+
+test-kill: $(DEV)  ## a million lines through a server that is killed again and again
+	QUERATOR_KILL_LINES=1000000 QUERATOR_KILLS=25 $(BIN)/python -m pytest tests/acceptance/test_kill.py --timeout=900 -s $(ARGS)
 
 bench: $(DEV)  ## measure; ARGS="lifecycle --help" for what and how
 	@$(BIN)/python -m benchmarks $(or $(ARGS),lifecycle)

@@ -28,7 +28,7 @@ from querator.actors.writer import LogWriter
 from querator.core.commands import Command, Produce, ReadStats, Settle, SettlePlaces
 from querator.core.demand import Parked, Subscription
 from querator.core.ids import SECOND, Duration, Instant, PartitionId, QueueName, ReservationNumber, SessionId
-from querator.core.limits import SESSION_GRACE, WINDOW_BYTES_MAX
+from querator.core.limits import IN_FLIGHT_ITEMS_MAX, SESSION_GRACE, WINDOW_BYTES_MAX
 from querator.core.replies import Code, Done, PartitionStats, Rejected
 from querator.env import Env
 
@@ -76,6 +76,9 @@ class Broker:
         self._touched: dict[PartitionId, PartitionActor] = {}
         self._to_match: dict[int, QueueRuntime] = {}
         self.is_closing = False
+        self.in_flight = 0
+        """Reserved items of all partitions here, as of the last turn."""
+        self._was_full = False
         self.starved: Callable[[PartitionActor], None] = _ignore
         """Told when a line waits for payloads."""
         self.leaving: Callable[[PartitionActor], None] = _ignore
@@ -97,11 +100,20 @@ class Broker:
             touched, self._touched = self._touched, {}
             for actor in touched.values():
                 self._finish(actor)
+            if self._was_full and self.in_flight < IN_FLIGHT_ITEMS_MAX:
+                # Whoever was passed over while the node was full is looked at again.
+                self._was_full = False
+                for queue in self.queues.values():
+                    if queue.demand.wants:
+                        self.to_match(queue)
+                self.end_turn()
 
     def _match(self, queue: QueueRuntime) -> None:
         demand = queue.demand
         demand.woken = False
-        if queue.held is None and demand.wants:
+        if self.in_flight >= IN_FLIGHT_ITEMS_MAX:
+            self._was_full = True
+        elif queue.held is None and demand.wants:
             if demand.parked and len(queue.actors) > 1:
                 self._match_parked(queue)
             for actor in queue.actors:
@@ -126,6 +138,8 @@ class Broker:
         if actor.has_pending:
             self.writers[actor.store_name].wake(actor)
         state = actor.state
+        self.in_flight += state.reserved - actor.reserved_counted
+        actor.reserved_counted = state.reserved
         if state.starved is not None and actor.is_open:
             self.starved(actor)
         if state.leaving:
@@ -284,7 +298,12 @@ class Broker:
                 [(request, Rejected(Code.INVALID, "another request of this client waits here", "client"))]
             )
             return
-        if runtime.held is None and not demand.parked:
+        is_full = self.in_flight >= IN_FLIGHT_ITEMS_MAX
+        if is_full and reserve.deadline <= self.now:
+            full = f"{IN_FLIGHT_ITEMS_MAX} items are reserved on this node, its limit; settle some"
+            requester.deliver([(request, Rejected(Code.LIMIT_EXCEEDED, full))])
+            return
+        if runtime.held is None and not demand.parked and not is_full:
             actor = runtime.fullest()
             if actor is not None:
                 asked = ReserveNow(reserve.items_max, reserve.reservation_timeout, reserve.held)
@@ -576,7 +595,9 @@ class Broker:
         self.end_turn()
 
     def remove_actor(self, actor: PartitionActor) -> None:
-        self.actors.pop(actor.partition, None)
+        if self.actors.pop(actor.partition, None) is actor:
+            self.in_flight -= actor.reserved_counted
+            actor.reserved_counted = 0
         self._touched.pop(actor.partition, None)
         self.alarms.set(actor.partition * _KINDS + _OF_PARTITION, None)
         self.writers[actor.store_name].forget(actor)

@@ -142,6 +142,8 @@ class PartitionActor:
         """Bytes of records committed since the last snapshot."""
         self.log_records = 0
         self.events_committed = 0
+        self.reserved_counted = 0
+        """What the broker has counted of this partition's reserved items."""
         self._capture: CaptureRequest | None = None
         state.position = tail + 1
 

@@ -1,4 +1,6 @@
-"""Every bound of Querator, with the reason for the number. A test stands at each of them."""
+"""Every bound of Querator, with the reason for the number.
+
+Every one is enforced where it is imported (tests/test_limits.py); the tests that stand at a bound name it."""
 
 from typing import Final
 
@@ -37,10 +39,8 @@ SEGMENT_ITEMS: Final = 1_024
 """Items of one segment of a partition's memory; a power of two (PERFORMANCE.md D4)."""
 TURN_DUE_ITEMS_MAX: Final = 4_096
 """Items that become due, expire or end in one turn; the rest wait for the next (DESIGN: decision 3)."""
-RECORD_BYTES_MAX: Final = 1_048_576
-"""Events and payloads gathered in a pending record before it takes no more commands ..."""
 PENDING_BYTES_MAX: Final = 8_388_608
-"""... and before the partition answers ``overloaded``."""
+"""Events and payloads gathered in a pending record before the partition answers ``overloaded``."""
 PENDING_COMMANDS_MAX: Final = 65_536
 """Commands decided and not yet committed, per partition."""
 PRODUCERS_MAX: Final = 10_000

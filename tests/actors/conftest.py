@@ -48,6 +48,10 @@ class Client:
         broker.produce(self, request, queue, Produce(list(payloads), **more), None)  # type: ignore[arg-type]
         broker.end_turn()
 
+    def produce_to(self, partition: PartitionId, payload: bytes, *, request: int) -> None:
+        """Inside a turn of the caller's, to one partition."""
+        self.node.broker.produce(self, request, Q, Produce([payload]), partition)
+
     def subscribe(self, number: int = 100, *, window: int = 100, batch: int = 10, held: bool = True) -> None:
         broker = self.node.broker
         broker.begin_turn()
@@ -55,11 +59,13 @@ class Client:
         broker.subscribe(self, number, Q, wanted)
         broker.end_turn()
 
-    def reserve(self, items: int = 1, *, request: int = 50, wait: int = 0, held: bool = False) -> None:
+    def reserve(
+        self, items: int = 1, *, request: int = 50, wait: int = 0, held: bool = False, queue: QueueName = Q
+    ) -> None:
         broker = self.node.broker
         now = broker.begin_turn()
         deadline = Instant(now + wait if wait else 0)
-        broker.reserve(self, request, Q, ReserveRequest(items, deadline, Duration(0), held))
+        broker.reserve(self, request, queue, ReserveRequest(items, deadline, Duration(0), held))
         broker.end_turn()
 
     def settle(
