@@ -14,7 +14,7 @@ import attrs
 
 from querator import telemetry
 from querator.actors.alarms import Alarms
-from querator.actors.partition import PartitionActor, ReserveNow
+from querator.actors.partition import Parcel, PartitionActor, ReserveNow
 from querator.actors.ports import (
     Delivery,
     HeldReservation,
@@ -75,6 +75,8 @@ class Broker:
         self.alarms = Alarms(env, self._alarmed)
         self._touched: dict[PartitionId, PartitionActor] = {}
         self._to_match: dict[int, QueueRuntime] = {}
+        self._unsent: dict[PartitionId, list[Parcel]] = {}
+        """Of partitions that closed here: for the actor that opens them next."""
         self.is_closing = False
         self.in_flight = 0
         """Reserved items of all partitions here, as of the last turn."""
@@ -157,6 +159,7 @@ class Broker:
     def _halt(self, actor: PartitionActor, error: Exception) -> None:
         telemetry.emit("partition.halted", partition=actor.partition, error=repr(error))
         actor.halt(f"{type(error).__name__}: {error}")
+        actor.free_windows()
         self.halted(actor, repr(error))
 
     def touch(self, actor: PartitionActor) -> PartitionActor:
@@ -372,6 +375,8 @@ class Broker:
         broken = entry.broken.pop(subscription, None)
         if broken is not None:
             made.inherit(broken)
+        for actor in runtime.open_actors():
+            actor.adopt(requester.session, made)
         entry.subscriptions[subscription] = (runtime, made)
         requester.deliver([(subscription, Done())])
         runtime.demand.subscribe(made)
@@ -590,7 +595,11 @@ class Broker:
                 entry = self._enter(_Absent(SessionId(session)))
                 entry.is_lost = True
                 self.alarms.set(entry.number * _KINDS + _OF_SESSION, self.now + self._grace)
-        self.touch(actor)
+        self.touch(actor).make_up(self._unsent.pop(actor.partition, ()))
+        for entry in self.sessions.values():
+            for runtime, subscription in entry.subscriptions.values():
+                if runtime is queue:
+                    actor.adopt(entry.requester.session, subscription)
         self.to_match(queue)
         self.end_turn()
 
@@ -598,12 +607,19 @@ class Broker:
         if self.actors.pop(actor.partition, None) is actor:
             self.in_flight -= actor.reserved_counted
             actor.reserved_counted = 0
+        actor.free_windows()
+        if actor.unsent:
+            self._unsent[actor.partition] = actor.unsent
         self._touched.pop(actor.partition, None)
         self.alarms.set(actor.partition * _KINDS + _OF_PARTITION, None)
         self.writers[actor.store_name].forget(actor)
         queue = self.queues.get(QueueName(actor.queue))
-        if queue is not None and queue.actors[actor.index] is actor:
+        if queue is None:
+            self._unsent.pop(actor.partition, None)
+            return
+        if queue.actors[actor.index] is actor:
             queue.actors[actor.index] = None
+        self.to_match(queue)
 
     def hold(self, name: QueueName) -> None:
         """Keep what comes in for the queue until ``unhold``; reads and operators' calls go on."""

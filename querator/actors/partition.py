@@ -23,7 +23,7 @@ from querator.core import commands as cmd
 from querator.core import events as ev
 from querator.core import replies as rep
 from querator.core.decide import decide, settle_part
-from querator.core.demand import Demand, Parked
+from querator.core.demand import Demand, Parked, Subscription
 from querator.core.due import end_reservation, next_due_at, run_due
 from querator.core.evolve import evolve
 from querator.core.ids import (
@@ -133,6 +133,12 @@ class PartitionActor:
         """Position of the last committed record."""
         self.tail_hash = tail_hash
         self._session_of = session_of
+        self.restored_below = state.next_reservation
+        """Reservations of a lower number were made before this actor was: no window counts them, until a
+        subscription of their session adopts them."""
+        self.unsent: list[Parcel] = []
+        """Set at the close: reservations nobody was told of, and losses that were not announced, of records
+        whose outcome is unknown."""
         self._pending = Batch()
         self._in_flight: Batch | None = None
         self._record: Record | None = None
@@ -417,12 +423,18 @@ class PartitionActor:
         if self.condition is not Condition.HALTED:
             self.condition = Condition.CLOSED
         self.fault = detail
+        subscribed = {(id(one.asker), one.request) for one in self.demand.subscriptions.values()}
         answers: list[Parcel] = []
         for batch in (self._in_flight, self._pending):
             if batch is None:
                 continue
             for requester, (request, reply) in batch.parcels:
-                if type(reply) is not ReservationLost and not (type(reply) is rep.Reserved and request == 0):
+                is_push = type(reply) is ReservationLost or (
+                    type(reply) is rep.Reserved and (id(requester), request) in subscribed
+                )
+                if type(reply) is rep.Reserved or type(reply) is ReservationLost:
+                    self.unsent.append((requester, (request, reply)))
+                if not is_push:
                     answers.append((requester, (request, Rejected(code, detail))))
         self._in_flight = None
         self._record = None
@@ -431,6 +443,35 @@ class PartitionActor:
             self._capture.begun.set()
             self._capture.committed.set()
         deliver(answers)
+
+    def free_windows(self) -> None:
+        """What is reserved here counts in nobody's window any more."""
+        for reservation in self.state.reservations.values():
+            holder, reservation.holder = reservation.holder, None
+            if holder is not None:
+                holder.free(reservation.left)
+
+    def adopt(self, session: SessionId, subscription: Subscription[Requester]) -> None:
+        """Count what the session holds from before this actor in the subscription's window. By items alone:
+        their payloads may be in the log only."""
+        for number in self.state.by_session.get(session, ()):
+            reservation = self.state.reservations[number]
+            if number < self.restored_below and reservation.holder is None:
+                reservation.holder = subscription
+                subscription.fill(reservation.left, 0)
+
+    def make_up(self, unsent: Sequence[Parcel]) -> None:
+        """Say or undo what the actor before this one could not: reservations that are in the log, but that
+        nobody was told of, are released as undelivered; losses are announced."""
+        losses: list[Parcel] = []
+        for requester, (request, reply) in unsent:
+            if type(reply) is rep.Reserved:
+                reservation = self.state.reservations.get(reply.reservation)
+                if reservation is not None and reservation.nonce == reply.nonce:
+                    self._release(reply.reservation)
+            elif type(reply) is ReservationLost and reply.reservation not in self.state.reservations:
+                losses.append((requester, (request, reply)))
+        deliver(self._redirect(losses))
 
     def halt(self, detail: str) -> None:
         """A failed invariant: stop, keep the evidence, and let nobody restart this by itself."""

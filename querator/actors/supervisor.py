@@ -220,7 +220,9 @@ class Supervisor:
         telemetry.emit("partition.lost", partition=actor.partition, reason=reason)
         runtime = self._broker.queues.get(QueueName(actor.queue))
         actor.close(Code.OUTCOME_UNKNOWN, reason)
+        self._broker.begin_turn()
         self._broker.remove_actor(actor)
+        self._broker.end_turn()
         self.restarts += 1
         if runtime is None or runtime.is_closing or actor.condition is Condition.HALTED:
             return

@@ -1,12 +1,16 @@
 """What a session holds, and what becomes of it when the session is lost, resumes, or says goodbye."""
 
+import pytest
 import trio
 from trio.testing import MockClock
 
+from querator.actors.node import Node
 from querator.actors.ports import ReservationLost
 from querator.core.commands import Verb
-from querator.core.ids import SECOND
-from querator.core.replies import Code, Rejected, Settled
+from querator.core.ids import SECOND, PartitionId
+from querator.core.limits import HOLD_TIMEOUT
+from querator.core.replies import Code, Done, Rejected, Reserved, Settled
+from querator.errors import AppendOutcomeUnknown
 from tests.actors.conftest import Client, World, settle_down
 
 
@@ -153,3 +157,86 @@ async def test_a_reservation_that_ends_by_its_deadline_is_announced_as_lost(
         await trio.sleep(0.1)
         lost = [told for _, told in consumer.told if isinstance(told, ReservationLost)]
         assert [(entry.reservation, entry.why) for entry in lost] == [(1, "deadline")]
+
+
+async def test_what_a_session_holds_over_a_restart_counts_in_its_window(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """A client that resumes has as many items in hand as before, not a window's worth more."""
+    async with world.node() as node:
+        await world.create(node)
+        consumer = Client(node, "s")
+        consumer.subscribe(window=2)
+        Client(node).produce(b"a", b"b", b"c")
+        await settle_down()
+        first = consumer.reservations[0]
+        assert first.payloads == [b"a", b"b"]
+    async with world.node() as node:
+        again = Client(node, "s")
+        again.generation = 2
+        node.broker.begin_turn()
+        assert len(node.broker.session_resumed(again)) == 1
+        node.broker.end_turn()
+        again.subscribe(window=2)
+        await trio.sleep(1)
+        assert again.reservations == []
+        again.settle(first, ranges=((0, 1),))
+        await trio.sleep(1)
+        assert [reserved.payloads for reserved in again.reservations] == [[b"c"]]
+
+
+async def _give_up(world: World, node: Node, partition: PartitionId) -> None:
+    """The store answers nothing until the partition is thrown away; then it is opened again."""
+    before = node.broker.actors[partition]
+    for _ in range(60):
+        world.gate.fail(AppendOutcomeUnknown("nobody answers"))
+    await trio.sleep(HOLD_TIMEOUT / SECOND + 62)
+    assert node.broker.actors[partition] is not before
+
+
+async def test_what_a_session_holds_in_a_partition_that_was_rebuilt_still_counts_in_its_window(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """Neither twice, or its window would stay full for ever, nor not at all."""
+    async with world.node() as node:
+        partition = await world.create(node)
+        consumer = Client(node, "s")
+        consumer.subscribe(window=2)
+        Client(node).produce(b"a", b"b", b"c")
+        await settle_down()
+        first = consumer.reservations[0]
+        Client(node).produce(b"unknown")
+        await _give_up(world, node, partition)
+        assert len(consumer.reservations) == 1
+        consumer.settle(first, ranges=((0, 1),))
+        await trio.sleep(1)
+        assert [reserved.payloads for reserved in consumer.reservations[1:]] == [[b"c"]]
+        consumer.settle(first, request=3)
+        Client(node).produce(b"d")
+        await trio.sleep(1)
+        assert len(consumer.reservations) == 3
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+async def test_a_push_that_a_rebuilt_partition_could_not_make_is_made_anew(
+    autojump_clock: MockClock, world: World, *, is_written: bool
+) -> None:
+    """Whether its record got into the log or not: the session never heard of it, so it costs no attempt, and
+    the subscription lives on."""
+    async with world.node() as node:
+        partition = await world.create(node)
+        consumer = Client(node, "s")
+        Client(node).produce(b"x")
+        await settle_down()
+        fault = world.gate.hide if is_written else world.gate.fail
+        fault(AppendOutcomeUnknown("the answer was lost"))
+        consumer.subscribe()
+        await settle_down()
+        await _give_up(world, node, partition)
+        assert [type(reply) for _, reply in consumer.told] == [Done, Reserved]
+        pushed = consumer.reservations[0]
+        assert pushed.attempts == 1
+        assert pushed.reservation == (2 if is_written else 1)
+        consumer.settle(pushed)
+        await settle_down()
+        assert consumer.answer(2) == Settled(1)
