@@ -476,6 +476,13 @@ class Broker:
         entry.subscriptions.clear()
         self.alarms.set(entry.number * _KINDS + _OF_SESSION, self._env.clock.now() + self._grace)
 
+    def unconfirmed(self, partition: PartitionId, reservation: ReservationNumber, nonce: int) -> None:
+        actor = self.actors.get(partition)
+        if actor is not None:
+            with self._guard(actor):
+                self.touch(actor).end_unconfirmed(reservation, nonce)
+            self._rematch(actor)
+
     def session_closed(self, requester: Requester) -> None:
         self._drop_parked(requester)
         entry = self.sessions.get(requester.session) if requester.session else None

@@ -289,6 +289,14 @@ class PartitionActor:
             elif reservation.run_until:
                 end_reservation(self.state, reservation, "session_lost", self.apply)
 
+    def end_unconfirmed(self, number: ReservationNumber, nonce: int) -> None:
+        """The keep-alive is for what was taken over: this reservation was not, and ends at its deadline."""
+        reservation = self.state.reservations.get(number)
+        if self.condition is not Condition.OPEN or reservation is None or reservation.nonce != nonce:
+            return
+        if reservation.deadline < self.now:
+            end_reservation(self.state, reservation, "deadline", self._apply_ended)
+
     def release_session(self, session: SessionId, why: str) -> None:
         """The client said goodbye: everything it still holds goes back without blame."""
         for number in list(self.state.by_session.get(session, ())):

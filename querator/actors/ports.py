@@ -171,6 +171,10 @@ class BrokerPort(Protocol):
         Its subscriptions and parked requests end at once: a client that resumes subscribes again.
         """
 
+    def unconfirmed(self, partition: PartitionId, reservation: ReservationNumber, nonce: int) -> None:
+        """The client has never said that it took this reservation over: it ends if its deadline is past,
+        held or not."""
+
     def session_closed(self, requester: Requester) -> None:
         """The client said goodbye: release at once what it still holds, drop its subscriptions."""
 

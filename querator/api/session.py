@@ -468,7 +468,19 @@ class Session:
         if not self.registry.access.is_current(self.principal, now):
             self.close(CloseCode.UNAUTHENTICATED, "the key was revoked or has expired")
             return
+        self._end_unconfirmed(now)
         self.outbox.put_control(frames.encode_ping())
+
+    def _end_unconfirmed(self, now: Instant) -> None:
+        """A client that answers pings, but lets pushes lie past their deadlines, has lost them."""
+        overdue = [(key, pushed) for key, pushed in self._pushes.items() if pushed.reply.deadline < now]
+        if overdue:
+            self._broker.begin_turn()
+            try:
+                for (partition, reservation), pushed in overdue:
+                    self._broker.unconfirmed(partition, reservation, pushed.reply.nonce)
+            finally:
+                self._broker.end_turn()
 
     def report(self, now: Instant) -> None:
         """Ask for what watches are due (within a turn)."""

@@ -176,11 +176,6 @@ class Protocol:
         )
 
     @property
-    def is_only_confirming(self) -> bool:
-        """All there is to send is that pushes have arrived: worth a moment's wait for more."""
-        return not (self._urgent or self._queued or self._holdings.has_drafts)
-
-    @property
     def is_idle(self) -> bool:
         """Nothing waits to be sent or answered (subscriptions aside)."""
         if self._requests or self._parked or self._queued or self._holdings.has_drafts:

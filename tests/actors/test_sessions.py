@@ -32,6 +32,34 @@ async def test_a_held_reservation_outlives_its_deadline_while_the_session_lives(
         assert consumer.answer(2) == Settled(1)
 
 
+async def test_what_was_not_taken_over_ends_at_its_deadline_and_not_before(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """However well the session answers: the next one gets it, and the session is told."""
+    async with world.node() as node:
+        partition = await world.create(node, reservation_timeout=10 * SECOND)
+        broker = node.broker
+        deaf = Client(node, "s")
+        broker.begin_turn()
+        broker.session_opened(deaf)
+        broker.end_turn()
+        deaf.subscribe(window=1)
+        Client(node).produce(b"x")
+        await settle_down()
+        pushed = deaf.reservations[0]
+        for seconds, lost in (
+            (5, []),
+            (6, [ReservationLost(partition, pushed.reservation, pushed.nonce, "deadline")]),
+        ):
+            await trio.sleep(seconds)
+            broker.begin_turn()
+            broker.unconfirmed(partition, pushed.reservation, pushed.nonce)
+            broker.end_turn()
+            await settle_down()
+            assert [told for _, told in deaf.told if isinstance(told, ReservationLost)] == lost
+        assert [reserved.attempts for reserved in deaf.reservations] == [1, [2]]
+
+
 async def test_a_lost_session_has_one_grace_then_its_items_go_to_others(
     autojump_clock: MockClock, world: World
 ) -> None:

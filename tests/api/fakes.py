@@ -126,6 +126,7 @@ class FakeBroker:
         self.resumed: list[Requester] = []
         self.lost: list[tuple[SessionId, int]] = []
         self.closed: list[Requester] = []
+        self.unconfirmed_ends: list[tuple[PartitionId, ReservationNumber]] = []
         self.settles: list[tuple[PartitionId, Settle]] = []
         self.produces: list[Produce] = []
         self.subscribes: list[SubscriptionRequest] = []
@@ -300,6 +301,10 @@ class FakeBroker:
         for queue in self.queues.values():
             for key in [key for key in queue.subscriptions if key[0] == session]:
                 del queue.subscriptions[key]
+
+    def unconfirmed(self, partition: PartitionId, reservation: ReservationNumber, nonce: int) -> None:
+        assert nonce == NONCE
+        self.unconfirmed_ends.append((partition, reservation))
 
     def session_closed(self, requester: Requester) -> None:
         self.closed.append(requester)

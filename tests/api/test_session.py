@@ -12,7 +12,7 @@ from querator.core.replies import Code, Rejected
 from querator.protocol import messages as wire
 from querator.protocol.closing import CloseCode
 from querator.protocol.codec import CODECS, JSON, MSGPACK, Codec
-from querator.protocol.tokens import encode_token
+from querator.protocol.tokens import decode_token, encode_token
 from tests.api.fakes import NONCE
 from tests.api.pure import START, House
 
@@ -981,6 +981,25 @@ def test_pings_turn_no_turn() -> None:
         for peer in peers:
             peer.session.is_heard = True
     assert house.broker.turns == before
+
+
+def test_a_push_that_nobody_takes_over_is_kept_no_longer_than_its_deadline() -> None:
+    """Pings that a library answers do not say that the worker behind it lives; to confirm does."""
+    house = House()
+    peers = [house.session() for _ in range(2)]
+    for peer in peers:
+        peer.say(wire.Subscribe(id=1, queue="mail", batch=1, window=1))
+    said = peers[0].say(wire.Produce(id=2, queue="mail", payloads=[b"a", b"b"]))
+    pushed = [message for message in said + peers[1].hear() if isinstance(message, wire.Reserved)]
+    peers[0].say(wire.Confirm(push=pushed[0].push))
+    token = decode_token(pushed[1].token)
+    assert token is not None
+    for seconds, ended in ((55, set()), (10, {token[2]})):
+        for _ in range(seconds):
+            beats(house, 1)
+            for peer in peers:
+                peer.session.is_heard = True
+        assert {reservation for _, reservation in house.broker.unconfirmed_ends} == ended
 
 
 def test_counters_come_back_to_zero() -> None:

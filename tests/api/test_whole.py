@@ -102,6 +102,7 @@ async def test_a_broken_connection_keeps_its_reservations_for_the_grace(autojump
             assert [(held.token, held.remaining) for held in peer.welcome.held] == [
                 (reserved.token, [(0, 1)])
             ]
+            await peer.send(wire.Confirm(push=reserved.push + 1))  # it was pushed again
             await trio.sleep(seconds(limits.SESSION_GRACE) * 30)
             assert await one(peer, wire.Complete(id=2, token=reserved.token)) == wire.Settled(id=2, done=1)
 
