@@ -259,9 +259,7 @@ class PartitionActor:
 
     def run_due(self) -> None:
         """Make happen what only time makes happen."""
-        if self.condition is not Condition.OPEN:
-            return
-        if self._in_flight is not None and self.now - self._sent_at > STALL:
+        if self.condition is not Condition.OPEN or self._is_stalled:
             return
         run_due(self.state, self.now, self._apply_ended)
 
@@ -306,8 +304,16 @@ class PartitionActor:
         if session in self.state.by_session:
             self.apply(ev.SessionResumed(session, generation))
 
+    @property
+    def _is_stalled(self) -> bool:
+        return self._in_flight is not None and self.now - self._sent_at > STALL
+
     def next_due_at(self) -> int | None:
-        return next_due_at(self.state) if self.condition is Condition.OPEN else None
+        """When to call ``run_due``. While that would do nothing there is no such moment: the broker asks
+        again after the commit, and an alarm for what is past already would ring without end."""
+        if self.condition is not Condition.OPEN or self._is_stalled:
+            return None
+        return next_due_at(self.state)
 
     # --- snapshots --------------------------------------------------------------------------------
 

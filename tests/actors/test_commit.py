@@ -6,7 +6,7 @@ from trio.testing import MockClock
 from querator.actors.partition import Condition
 from querator.actors.verification import verify_partition
 from querator.core.commands import Verb
-from querator.core.ids import QueueName
+from querator.core.ids import SECOND, Duration, QueueName
 from querator.core.limits import HOLD_TIMEOUT
 from querator.core.replies import Code, Produced, Rejected, Settled
 from querator.env import seconds
@@ -158,3 +158,47 @@ async def test_a_failed_invariant_halts_one_partition_and_leaves_the_others_alon
         await trio.sleep(10)
         assert isinstance(client.answer(3), Produced)
         assert node.broker.actors[partition] is actor
+
+
+async def test_a_deadline_that_passes_while_an_append_stalls_is_kept_after_the_commit(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """And nobody asks in the meantime whether it has passed: virtual time would stand still."""
+    async with world.node() as node:
+        await world.create(node, reservation_timeout=Duration(2 * SECOND), partitions=1)
+        client, other = Client(node), Client(node, "s")
+        client.produce(b"a")
+        await settle_down()
+        client.reserve()
+        await settle_down()
+        assert len(client.reservations) == 1
+        world.gate.close()
+        client.produce(b"b", request=3)
+        other.subscribe(window=1)
+        await trio.sleep(10)
+        assert other.reservations == []
+        world.gate.open()
+        await settle_down()
+        (first,) = other.reservations
+        other.settle(first)
+        await settle_down()
+        assert [reply.count for reply in other.reservations] == [1, 1]
+
+
+async def test_a_deadline_that_passes_while_the_store_refuses_is_kept_after_the_commit(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """Without anybody's asking: nothing else happens on the partition."""
+    async with world.node() as node:
+        partition = await world.create(node, reservation_timeout=Duration(1 * SECOND), partitions=1)
+        client = Client(node)
+        client.produce(b"a")
+        await settle_down()
+        client.reserve()
+        await settle_down()
+        for _ in range(8):
+            world.gate.fail(LogUnavailable("away"))
+        client.produce(b"b", request=3)
+        await trio.sleep(8)
+        state = node.broker.actors[partition].state
+        assert (state.ready, state.reserved) == (2, 0)
