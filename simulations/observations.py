@@ -1,6 +1,55 @@
-"""What the clients of a run saw: the only evidence the checkers have besides the log."""
+"""What the clients of a run saw: the only evidence the checkers have besides the log.
+
+All moments here are virtual seconds since the start of the run, on one clock that no node shares.
+"""
 
 import attrs
+
+
+@attrs.frozen
+class Settlement:
+    """A settlement that was answered positively. ``verb``: complete | retry | release | dead | extend."""
+
+    verb: str
+    partition: int
+    reservation: int
+    nonce: int
+    called: float
+    returned: float
+    items: int
+    """How many items it was about; 0: unknown."""
+    is_own: bool
+    """It came from the client that was given the reservation."""
+
+
+@attrs.frozen
+class Production:
+    """A produce call that was answered positively."""
+
+    partition: int
+    numbers: tuple[int, ...]
+    payloads: tuple[bytes, ...]
+    duplicates: int
+    called: float
+    returned: float
+
+
+@attrs.frozen
+class Push:
+    """Items of a reservation that reached a client."""
+
+    client: str
+    partition: int
+    reservation: int
+    nonce: int
+    items: tuple[int, ...]
+    payloads: tuple[bytes, ...]
+    attempts: tuple[int, ...]
+    deadline: int
+    """As shown to the client: server time, microseconds."""
+    asked: float
+    """When the reserve call was made; for a subscription: when it was opened."""
+    received: float
 
 
 @attrs.define
@@ -9,16 +58,28 @@ class Observations:
 
     attempted: dict[bytes, str] = attrs.Factory(dict)
     """Payload to queue: some client tried to produce it."""
-    acknowledged: dict[bytes, tuple[int, int]] = attrs.Factory(dict)
-    """Payload to (partition, item) of a positive answer."""
+    deduped: dict[bytes, str] = attrs.Factory(dict)
+    """Payload to its dedupe key, of those that have one."""
     refused: dict[bytes, str] = attrs.Factory(dict)
     """Payload to the code of a definite refusal."""
-    delivered: dict[bytes, int] = attrs.Factory(dict)
-    """Payload to how often somebody received it."""
-    completed: dict[bytes, int] = attrs.Factory(dict)
-    """Payload to how many complete calls were answered positively for it."""
-    settled: int = 0
-    stale_refused: int = 0
-    stale_accepted: list[str] = attrs.Factory(list)
-    """A holder that was not one any more was believed."""
-    duplicates_recognised: int = 0
+    productions: list[Production] = attrs.Factory(list)
+    pushes: list[Push] = attrs.Factory(list)
+    settlements: list[Settlement] = attrs.Factory(list)
+    tokens: list[str] = attrs.Factory(list)
+    """Of every reservation that anybody was given; hostile clients draw from them."""
+    stolen: dict[tuple[int, int], None] = attrs.Factory(dict)
+    """(partition, reservation) that a hostile client tried to settle."""
+    forged_believed: list[str] = attrs.Factory(list)
+    """Tokens that nobody was given, and that the server believed."""
+    windows: list[str] = attrs.Factory(list)
+    """Clients that were given more than they asked for."""
+
+    @property
+    def acknowledged(self) -> int:
+        """Items whose production was acknowledged."""
+        return sum(len(production.payloads) for production in self.productions)
+
+    @property
+    def delivered(self) -> int:
+        """Items that reached somebody, with repetitions."""
+        return sum(len(push.payloads) for push in self.pushes)

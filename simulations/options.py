@@ -1,5 +1,6 @@
 """What one run is like: every knob drawn from the seed. Most runs have most faults switched off."""
 
+import json
 from random import Random
 
 import attrs
@@ -10,43 +11,54 @@ class Options:
     """Times in virtual seconds, chances per event, rates per second. 0 switches a fault off."""
 
     seed: int
-    safety_seconds: float = 20.0
+    safety_seconds: float = 12.0
     """Phase one: faults strike."""
-    liveness_seconds: float = 240.0
+    liveness_seconds: float = 120.0
     """Phase two, at most: everything heals, and everything must come to its end."""
     latency_us: int = 0
-    nodes: int = 1
     queues: int = 1
     partitions: int = 1
     producers: int = 2
     consumers: int = 3
+    askers: int = 0
+    """Clients that reserve by request, parked or not."""
+    hostiles: int = 0
+    """Clients that settle what is not theirs, with stale and forged tokens."""
     produce_rate: float = 40.0
     batch_max: int = 5
     keyed: bool = False
     attempts_max: int = 0
+    dead_queue: bool = False
     reservation_timeout: float = 5.0
     expire: bool = False
     scheduled: float = 0.0
-    """Share of items with a time of their own."""
+    """Share of produce calls for a later time."""
     crash_rate: float = 0.0
     takeover_rate: float = 0.0
-    """A second node claims everything while the first lives."""
+    """A rival claims a partition while its owner lives."""
     cut_rate: float = 0.0
     unavailable: float = 0.0
     unknown_lost: float = 0.0
     unknown_kept: float = 0.0
+    unknown_late: float = 0.0
+    """The outcome is unknown, and a zombie commits the record later, unless somebody else did."""
     slow_commit: float = 0.0
     snapshots_rate: float = 0.0
+    clock_skew_us: int = 0
+    """Each life of the node has a clock that is off by up to this."""
     fail: float = 0.0
-    """Share of items whose work fails; they are retried."""
+    """Share of batches whose work fails; they are retried."""
     set_aside: float = 0.0
     release: float = 0.0
+    extend: float = 0.0
     vanish: float = 0.0
-    """Share of batches whose consumer falls silent with them."""
+    """Share of batches whose consumer goes away with them."""
     stale: float = 0.0
-    """Share of batches that are settled again, after they are not ours any more."""
+    """Share of batches whose settlement comes after the reservation's time."""
+    partial: float = 0.0
+    """Share of batches that are settled item by item, not all by the same verb."""
     duplicate: float = 0.0
-    """Share of produce calls that are made again with the same dedupe key."""
+    """Share of produce calls that are made again with the same dedupe keys, at once or much later."""
     payload_memory: int = 1 << 20
 
     @classmethod
@@ -55,35 +67,58 @@ class Options:
         dice = Random(f"options/{seed}")
 
         def maybe(value: float) -> float:
-            return value if profile == "dense" or dice.random() < 0.45 else 0.0
+            drawn = dice.random()
+            return value if profile == "dense" or drawn < 0.45 else 0.0
 
         return cls(
             seed=seed,
             latency_us=dice.choice((0, 200, 2_000, 20_000)),
             queues=dice.choice((1, 1, 2)),
             partitions=dice.choice((1, 1, 2, 4)),
-            producers=dice.randint(1, 4),
-            consumers=dice.randint(1, 5),
-            produce_rate=dice.choice((5.0, 20.0, 60.0)),
+            producers=dice.randint(1, 3),
+            consumers=dice.randint(0, 3),
+            askers=dice.choice((0, 1, 2)),
+            hostiles=dice.choice((0, 1)),
+            produce_rate=dice.choice((3.0, 10.0, 30.0)),
             batch_max=dice.choice((1, 3, 20)),
-            keyed=dice.random() < 0.25,
+            keyed=dice.random() < 0.3,
             attempts_max=dice.choice((0, 0, 2, 3)),
-            reservation_timeout=dice.choice((1.0, 5.0, 30.0)),
-            expire=dice.random() < 0.15,
+            dead_queue=dice.random() < 0.4,
+            reservation_timeout=dice.choice((1.0, 3.0, 10.0)),
+            expire=dice.random() < 0.2,
             scheduled=maybe(0.2),
-            crash_rate=maybe(dice.choice((0.3, 1.0, 3.0))),
-            takeover_rate=maybe(dice.choice((0.2, 0.5))),
-            cut_rate=maybe(dice.choice((0.3, 1.0))),
+            crash_rate=maybe(dice.choice((0.5, 2.0, 6.0))),
+            takeover_rate=maybe(dice.choice((0.2, 1.0))),
+            cut_rate=maybe(dice.choice((0.3, 1.0, 3.0))),
             unavailable=maybe(0.02),
             unknown_lost=maybe(0.03),
             unknown_kept=maybe(0.03),
+            unknown_late=maybe(0.02),
             slow_commit=maybe(0.05),
-            snapshots_rate=maybe(1.0),
+            snapshots_rate=maybe(dice.choice((0.5, 3.0))),
+            clock_skew_us=dice.choice((0, 50_000, 2_000_000)),
             fail=maybe(0.1),
             set_aside=maybe(0.05),
             release=maybe(0.05),
+            extend=maybe(0.1),
             vanish=maybe(0.05),
-            stale=maybe(0.1),
-            duplicate=maybe(0.1),
+            stale=maybe(0.05),
+            partial=maybe(0.2),
+            duplicate=maybe(0.2),
             payload_memory=dice.choice((1_000, 1 << 20)),
         )
+
+    def text(self) -> str:
+        """What differs from the defaults, as JSON: ``--options`` takes it."""
+        defaults = Options(seed=self.seed)
+        changed = {
+            field.name: getattr(self, field.name)
+            for field in attrs.fields(Options)
+            if field.name == "seed" or getattr(self, field.name) != getattr(defaults, field.name)
+        }
+        return json.dumps(changed, separators=(",", ":"))
+
+    @classmethod
+    def parse(cls, text: str) -> "Options":
+        """The options that ``text`` gave."""
+        return cls(**json.loads(text))

@@ -17,13 +17,13 @@ class Trace:
         self._hash = hashlib.blake2b(digest_size=12)
         self.marks: Counter[str] = Counter()
         self.lines = 0
-        self._verbose = verbose
+        self.is_verbose = verbose
 
     def note(self, who: str, what: str, detail: str = "") -> None:
         line = f"{trio.current_time():12.6f}  {who:10}  {what:18}  {detail}"
         self._hash.update(line.encode())
         self.lines += 1
-        if self._verbose:
+        if self.is_verbose:
             print(line)
 
     def mark(self, name: str) -> None:

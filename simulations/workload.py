@@ -1,7 +1,9 @@
 """Clients of a run: the production client library over simulated links; honest, slow, silent and hostile."""
 
+from collections.abc import Awaitable, Callable
 from random import Random
 
+import attrs
 import trio
 
 from querator.client import (
@@ -13,69 +15,114 @@ from querator.client import (
     ReservationLost,
     connect,
 )
+from querator.client.batches import Batch
 from querator.env import Env
-from querator.env.trio_clock import EPOCH
-from simulations.observations import Observations
+from querator.env.virtual import MemoryNetwork
+from querator.protocol.tokens import decode_token
+from simulations.observations import Observations, Production, Push, Settlement
 from simulations.options import Options
 from simulations.trace import Trace
+
+HOST = "server"
+PORT = 2319
+ADDRESS = f"ws://{HOST}:{PORT}"
+_HEALED_WINDOW = 1_000
+
+
+@attrs.define(eq=False)
+class Idle:
+    """A consumer with an open subscription, as it sees itself."""
+
+    queue: str
+    client: Client
+    since: float | None = None
+    """It has waited with nothing unsettled from then on; ``None``: it is busy."""
 
 
 class Workload:
     """All clients of a run; ``heal`` makes them honest."""
 
-    def __init__(self, options: Options, trace: Trace, seen: Observations, address: str) -> None:
+    def __init__(self, options: Options, trace: Trace, seen: Observations, network: MemoryNetwork) -> None:
         self._options = options
         self._trace = trace
         self._seen = seen
-        self._address = address
+        self._network = network
         self.is_healed = False
         self.produced_all = trio.Event()
+        self.idle: dict[str, Idle] = {}
         self._producing = options.producers
+
+    def _dice(self, what: str, number: int) -> Random:
+        return Random(f"{self._options.seed}/{what}/{number}")
+
+    # --- producing --------------------------------------------------------------------------------
 
     async def producer(self, env: Env, number: int) -> None:
         """Produce at random moments for as long as faults strike."""
-        options, dice = self._options, Random(f"{self._options.seed}/producer/{number}")
+        options, dice = self._options, self._dice("producer", number)
         end = trio.current_time() + options.safety_seconds
-        try:
-            async with connect(self._address, client=f"p{number}", env=env, reconnect_timeout=None) as client:
-                counter = 0
-                async with trio.open_nursery() as nursery:
+        counter = 0
+        while trio.current_time() < end:
+            try:
+                async with (
+                    connect(ADDRESS, client=f"p{number}", env=env) as client,
+                    trio.open_nursery() as calls,
+                ):
                     while trio.current_time() < end:
                         await trio.sleep(dice.expovariate(options.produce_rate / options.producers))
                         size = dice.randint(1, options.batch_max)
                         payloads = [b"%d-%d" % (number, counter + index) for index in range(size)]
                         counter += size
                         queue = f"q{dice.randrange(options.queues)}"
-                        nursery.start_soon(
-                            self._produce,
-                            client,
-                            queue,
-                            payloads,
-                            dice.random(),
-                            dice.random(),
-                            f"k{dice.randrange(6)}",
-                        )
-        finally:
-            self._producing -= 1
-            if not self._producing:
-                self.produced_all.set()
+                        columns = self._columns(dice, client, payloads)
+                        again = dice.choice((0.0, 0.0, 0.3, 4.0)) if "dedupe_key" in columns else None
+                        calls.start_soon(self._produce, client, queue, payloads, columns, again)
+            except* ClientError:
+                self._trace.mark("producer.disconnected")
+                await trio.sleep(0.1)
+        self._producing -= 1
+        if not self._producing:
+            self.produced_all.set()
 
-    async def _produce(
-        self, client: Client, queue: str, payloads: list[bytes], kind: float, again: float, key: str
-    ) -> None:
-        seen = self._seen
+    def _columns(self, dice: Random, client: Client, payloads: list[bytes]) -> dict[str, object]:
         options = self._options
         columns: dict[str, object] = {}
+        if dice.random() < options.scheduled:
+            delay = dice.choice((300_000, 1_000_000, 3_000_000))
+            columns["enqueue_at"] = client._connector.server_time() + delay
+        if dice.random() < options.duplicate:
+            # One key: a request of several would be split over partitions.
+            del payloads[1:]
+            columns["dedupe_key"] = f"d-{payloads[0].decode()}"
         if options.keyed:
-            columns["key"] = key
-        if kind < options.scheduled:
-            columns["enqueue_at"] = EPOCH + int((trio.current_time() + 0.5 + 3 * kind) * 1_000_000)
-        is_duplicate = again < options.duplicate
-        if is_duplicate:
-            columns["dedupe_key"] = [f"d-{payload.decode()}" for payload in payloads]
-            columns.pop("key", None)
+            columns["key"] = f"k{dice.randrange(5)}"
+        return columns
+
+    async def _produce(
+        self,
+        client: Client,
+        queue: str,
+        payloads: list[bytes],
+        columns: dict[str, object],
+        again: float | None,
+    ) -> None:
+        seen = self._seen
         for payload in payloads:
             seen.attempted[payload] = queue
+        if again is None:
+            await self._produce_once(client, queue, payloads, columns)
+            return
+        seen.deduped[payloads[0]] = str(columns["dedupe_key"])
+        async with trio.open_nursery() as twice:
+            twice.start_soon(self._produce_once, client, queue, payloads, columns)
+            await trio.sleep(again)
+            twice.start_soon(self._produce_once, client, queue, payloads, columns)
+
+    async def _produce_once(
+        self, client: Client, queue: str, payloads: list[bytes], columns: dict[str, object]
+    ) -> None:
+        seen = self._seen
+        called = trio.current_time()
         try:
             receipt = await client.produce_batch(queue, payloads, **columns)
         except OutcomeUnknown:
@@ -89,71 +136,208 @@ class Workload:
         except ClientError as error:
             self._trace.mark(f"produce.{type(error).__name__}")
             return
-        for index, payload in enumerate(payloads):
-            item = receipt.numbers[index] if receipt.numbers else receipt.first + index
-            seen.acknowledged[payload] = (receipt.partition, item)
+        numbers = receipt.numbers or range(receipt.first, receipt.first + receipt.count)
+        if receipt.duplicates:
+            self._trace.mark("produce.duplicate")
+        seen.productions.append(
+            Production(
+                receipt.partition,
+                tuple(numbers),
+                tuple(payloads),
+                len(receipt.duplicates or ()),
+                called,
+                trio.current_time(),
+            )
+        )
         self._trace.note("client", "acknowledged", f"{receipt.partition}.{receipt.first} x{receipt.count}")
-        if is_duplicate:
-            try:
-                repeated = await client.produce_batch(queue, payloads, **columns)
-            except ClientError:
-                return
-            if len(repeated.duplicates) == len(payloads):
-                seen.duplicates_recognised += 1
-            elif self._options.partitions == 1:
-                seen.stale_accepted.append(f"the dedupe keys of {payloads} were not recognised")
+
+    # --- consuming --------------------------------------------------------------------------------
 
     async def consumer(self, env: Env, number: int) -> None:
-        """Consume for ever; a consumer that fell silent comes back as another one."""
-        options, dice = self._options, Random(f"{self._options.seed}/consumer/{number}")
+        """Consume for ever; a consumer that went away comes back as another one."""
+        dice = self._dice("consumer", number)
         life = 0
         while True:
             life += 1
-            queue = f"q{number % options.queues}"
+            name = f"consumer-{number}"
             try:
-                async with connect(
-                    self._address, client=f"c{number}.{life}", env=env, reconnect_timeout=None
-                ) as client:
-                    window = dice.choice((1, 10, 100))
-                    held = dice.random() < 0.7
-                    async with client.consume(
-                        queue, window=window, batch=dice.choice((1, 4, 50)), held=held
-                    ) as items:
-                        async for batch in items.batches():
-                            for payload in batch.payloads:
-                                self._seen.delivered[payload] = self._seen.delivered.get(payload, 0) + 1
-                            if not self.is_healed and dice.random() < options.vanish:
-                                self._trace.mark("consumer.vanished")
-                                with trio.CancelScope() as gone:
-                                    gone.cancel()
-                                    await trio.lowlevel.checkpoint()
-                                break
-                            await self._work(dice, batch)
-            except ClientError as error:
-                self._trace.mark(f"consumer.{type(error).__name__}")
+                with trio.CancelScope() as scope:
+                    await self._consume(env, dice, name, life, number % self._options.queues, scope)
+            except* ClientError as group:
+                self._trace.mark(f"consumer.{type(group.exceptions[0]).__name__}")
+            self.idle.pop(name, None)
             await trio.sleep(dice.uniform(0.05, 0.5))
 
-    async def _work(self, dice: Random, batch: object) -> None:
-        options, seen = self._options, self._seen
-        # Once healed nobody is slow: with reservations of a second, slow consumers would never get done.
-        await trio.sleep(dice.choice((0.0, 0.001) if self.is_healed else (0.0, 0.001, 0.05, 0.4)))
-        chance = dice.random()
-        payloads = list(batch.payloads)  # type: ignore[attr-defined]
+    async def _consume(
+        self, env: Env, dice: Random, name: str, life: int, queue: int, scope: trio.CancelScope
+    ) -> None:
+        options = self._options
+        window = _HEALED_WINDOW if self.is_healed else dice.choice((1, 2, 10, 100))
+        batch_max = dice.choice((1, 4, 50))
+        held = dice.random() < 0.7
+        async with (
+            connect(ADDRESS, client=f"{name}.{life}", env=env, reconnect_timeout=None) as client,
+            client.consume(f"q{queue}", window=window, batch=batch_max, held=held) as items,
+        ):
+            state = self.idle[name] = Idle(f"q{queue}", client)
+            asked = trio.current_time()
+            holding: list[Batch] = []
+            state.since = asked
+            async for batch in items.batches():
+                state.since = None
+                self._received(f"{name}.{life}", batch, asked)
+                holding = [other for other in holding if not other.lost and other.left]
+                holding.append(batch)
+                self._check_window(name, holding, window, batch)
+                if not self.is_healed and dice.random() < options.vanish:
+                    self._trace.mark("consumer.vanished")
+                    if dice.random() < 0.5:
+                        # Like a process that was killed: no goodbye.
+                        self._network.cut(HOST, name)
+                        scope.cancel()
+                    break
+                await self._work(dice, batch)
+                if self.is_healed and window != _HEALED_WINDOW:
+                    break
+                state.since = trio.current_time()
+
+    def _check_window(self, name: str, holding: list[Batch], window: int, batch: Batch) -> None:
+        held = sum(other.left for other in holding)
+        if held > window:
+            self._seen.windows.append(f"{name} holds {held} items, its window is {window} ({batch.token})")
+
+    async def asker(self, env: Env, number: int) -> None:
+        """Reserve by request, with and without waiting."""
+        options, dice = self._options, self._dice("asker", number)
+        name = f"asker-{number}"
+        while True:
+            try:
+                async with connect(ADDRESS, client=name, env=env, reconnect_timeout=None) as client:
+                    while True:
+                        asked = trio.current_time()
+                        batch = await client.reserve(
+                            f"q{dice.randrange(options.queues)}",
+                            items=dice.choice((1, 3, 100)),
+                            wait=dice.choice((0, 0.5, 3)),
+                            held=dice.random() < 0.3,
+                        )
+                        if batch is None:
+                            self._trace.mark("reserve.nothing")
+                            await trio.sleep(dice.uniform(0.05, 0.5))
+                            continue
+                        self._received(name, batch, asked)
+                        await self._work(dice, batch)
+            except* ClientError as group:
+                self._trace.mark(f"asker.{type(group.exceptions[0]).__name__}")
+            await trio.sleep(dice.uniform(0.05, 0.5))
+
+    async def rescuer(self, env: Env, number: int) -> None:
+        """Once all is healed: an honest, fast consumer with credit, so that an end is possible at all."""
+        name = f"rescuer-{number}"
+        while True:
+            try:
+                async with (
+                    connect(ADDRESS, client=name, env=env, reconnect_timeout=None) as client,
+                    client.consume(f"q{number}", window=_HEALED_WINDOW, batch=200) as items,
+                ):
+                    state = self.idle[name] = Idle(f"q{number}", client)
+                    asked = state.since = trio.current_time()
+                    async for batch in items.batches():
+                        state.since = None
+                        self._received(name, batch, asked)
+                        await self._settle("complete", batch, batch.complete, len(batch))
+                        state.since = trio.current_time()
+            except* ClientError:
+                self._trace.mark("rescuer.failed")
+            self.idle.pop(name, None)
+            await trio.sleep(0.5)
+
+    def _received(self, client: str, batch: Batch, asked: float) -> None:
+        seen = self._seen
+        named = decode_token(batch.token)
+        if named is None:
+            seen.forged_believed.append(f"{batch.token} is no token")
+            return
+        partition, nonce, reservation = named
+        attempts = batch.column("attempts")
+        seen.tokens.append(batch.token)
+        seen.pushes.append(
+            Push(
+                client,
+                partition,
+                reservation,
+                nonce,
+                tuple(batch.items),
+                tuple(batch.payloads),
+                tuple(attempts) if isinstance(attempts, list) else (attempts or 1,) * len(batch),
+                batch.deadline,
+                asked,
+                trio.current_time(),
+            )
+        )
+        self._trace.note(client, "received", f"{partition}.{reservation} x{len(batch)}")
+
+    # --- settling ---------------------------------------------------------------------------------
+
+    async def _work(self, dice: Random, batch: Batch) -> None:
+        options = self._options
+        await trio.sleep(dice.choice((0.0, 0.001, 0.05, 0.4)) if not self.is_healed else 0.0)
+        if self.is_healed:
+            await self._settle("complete", batch, batch.complete, len(batch))
+            return
+        if dice.random() < options.extend:
+            await self._settle("extend", batch, batch.extend, 0)
+        if dice.random() < options.stale:
+            await trio.sleep(options.reservation_timeout * dice.choice((0.9, 1.0, 1.5)))
+        if dice.random() < options.partial and len(batch) > 1:
+            at = dice.randrange(1, len(batch))
+            await self._settle_part(dice, batch, 0, at)
+            await self._settle_part(dice, batch, at, len(batch) - at)
+        else:
+            await self._settle_part(dice, batch, 0, len(batch))
+
+    async def _settle_part(self, dice: Random, batch: Batch, first: int, count: int) -> None:
+        options, chance = self._options, dice.random()
+
+        def complete() -> Awaitable[None]:
+            return batch.complete(first, count)
+
+        def retry() -> Awaitable[None]:
+            return batch.retry(first, count, delay=dice.choice((None, 0, 1.5)))
+
+        def dead() -> Awaitable[None]:
+            return batch.dead("simulated", first, count)
+
+        def release() -> Awaitable[None]:
+            return batch.release(first, count)
+
+        if chance < options.fail:
+            await self._settle("retry", batch, retry, count)
+        elif chance < options.fail + options.set_aside:
+            await self._settle("dead", batch, dead, count)
+        elif chance < options.fail + options.set_aside + options.release:
+            await self._settle("release", batch, release, count)
+        else:
+            await self._settle("complete", batch, complete, count)
+
+    async def _settle(
+        self, verb: str, batch: Batch, call: Callable[[], Awaitable[object]], count: int
+    ) -> None:
+        called = trio.current_time()
         try:
-            if not self.is_healed and chance < options.fail:
-                await batch.retry(delay=dice.choice((None, 0, 1.5)))  # type: ignore[attr-defined]
-            elif not self.is_healed and chance < options.fail + options.set_aside:
-                await batch.dead("simulated")  # type: ignore[attr-defined]
-            elif not self.is_healed and chance < options.fail + options.set_aside + options.release:
-                await batch.release()  # type: ignore[attr-defined]
-            else:
-                await batch.complete()  # type: ignore[attr-defined]
-                for payload in payloads:
-                    seen.completed[payload] = seen.completed.get(payload, 0) + 1
-            seen.settled += 1
+            await call()
         except (ReservationLost, AlreadySettled):
             self._trace.mark("settle.lost")
         except OutcomeUnknown:
             self._trace.mark("settle.unknown")
         except Rejected as error:
             self._trace.mark(f"settle.{error.code}")
+        else:
+            named = decode_token(batch.token)
+            if named is not None:
+                self._seen.settlements.append(
+                    Settlement(
+                        verb, named[0], named[2], named[1], called, trio.current_time(), count, is_own=True
+                    )
+                )
+                self._trace.mark(f"settle.{verb}")

@@ -1,76 +1,465 @@
 """Each item's history, read from the events alone, by a model that shares no code with the core's fold.
 
-It knows of an item only which reservation holds it, whether it is done, and how often it was tried. It
-follows the line as a plain list of item numbers.
+The model is as plain as can be: an object an item, a dict as the line, a list a lane, a list as the
+schedule. It refuses nothing; it writes down every step of every item as a ``Step``, and the checkers,
+one promise a file, look at the steps.
+
+From the production code it takes the words only: the events' names and fields, and the codec.
 """
+
+from bisect import insort
 
 import attrs
 
 from querator.core import events as ev
-from querator.core.ids import PartitionId
+from querator.core.ids import PartitionId, Position
 from querator.env.virtual import virtual_env
 from querator.log.codec import decode_events, payloads_of
 from querator.log.memory import MemoryDisk, MemoryLog
+from querator.log.records import Record
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Item:
+    """What the model knows of an item now."""
+
     number: int
     payload: bytes
-    state: str = "ready"
+    key: str
+    expires_at: int
+    due: int = 0
+    state: str = "new"
+    """new | scheduled | ready | reserved | dead | completed | moved | pruned"""
+    attempts: int = 0
+    """Finished ones that counted."""
     reservation: int = 0
-    completed: int = 0
+    order: int = 0
+    """When it entered the line or the schedule, counted."""
+    is_received: bool = False
+    """Another partition's dead item."""
+
+
+@attrs.define(eq=False)
+class Holding:
+    """A reservation as the log tells it."""
+
+    number: int
+    nonce: int
+    session: str
+    deadline: int
+    run_until: int
+    items: list[Item]
+    left: dict[int, Item]
+    """Index to item, of those not settled."""
+    position: int
+    at: int
+    ended: str = ""
+    """How its last item left it."""
+
+
+@attrs.frozen
+class Step:
+    """One item's step: from ``before`` to ``after``."""
+
+    position: int
+    index: int
+    """Of the event within the record."""
+    at: int
+    """The log's time, microseconds."""
+    what: str
+    """produced | reserved | completed | retried | released | ended | died | due | expired | moved | pruned"""
+    item: int
+    before: str
+    after: str
+    reservation: int = 0
+    """Which held it, or holds it now."""
+    named: int = 0
+    """The reservation that the event names."""
+    attempts: int = 0
+    """Finished attempts before this step."""
+    deadline: int = 0
+    run_until: int = 0
+    due: int = 0
+    expires_at: int = 0
+    why: str = ""
+
+
+@attrs.frozen
+class Taking:
+    """A reservation as it was made."""
+
+    position: int
+    index: int
+    first: int
+    """The first item, as the event says."""
+    head: int
+    """The item that stood first in the model's line; 0: the line was empty."""
+    count: int
+    found: int
+    """How many items the model had for it."""
 
 
 @attrs.define
+class Counts:
+    """Items by state, as the model has them."""
+
+    ready: int = 0
+    scheduled: int = 0
+    reserved: int = 0
+    dead: int = 0
+    completed: int = 0
+    gone: int = 0
+
+
+@attrs.define(eq=False)
 class History:
     """What one partition's log says, item by item."""
 
     partition: int
+    keyed: bool
     items: dict[int, Item] = attrs.Factory(dict)
-    holders: dict[int, list[int]] = attrs.Factory(dict)
-    """Reservation number to the items it was given, in order."""
-    faults: list[str] = attrs.Factory(list)
-    claims: list[tuple[int, int]] = attrs.Factory(list)
+    holdings: dict[int, Holding] = attrs.Factory(dict)
+    steps: list[Step] = attrs.Factory(list)
+    takings: list[Taking] = attrs.Factory(list)
+    counts: list[tuple[int, Counts, int]] = attrs.Factory(list)
+    """(position, items by state, items ever produced) after every record."""
+    claims: list[tuple[int, int, int]] = attrs.Factory(list)
+    """(position, nonce, tail that the claimant had read)."""
+    records: list[tuple[int, int, int]] = attrs.Factory(list)
+    """(position, nonce of the record, time of its first turn)."""
+    turns: list[tuple[int, int]] = attrs.Factory(list)
+    """(position, time) of every turn."""
+    settled_at: dict[tuple[int, str], list[tuple[int, int, int]]] = attrs.Factory(dict)
+    """(reservation, verb) to the (position, index, items) of the events that say so."""
+    produced_at: dict[int, tuple[int, int]] = attrs.Factory(dict)
+    """Item to (position, index)."""
+    received: list[tuple[int, int, int, int]] = attrs.Factory(list)
+    """(position, source, last move, count)."""
+    moved: list[tuple[int, int, int, int]] = attrs.Factory(list)
+    """(position, target, last move, count)."""
+    moved_payloads: list[bytes] = attrs.Factory(list)
+    unknown: list[str] = attrs.Factory(list)
+    """Events that the model has no rule for, and steps that made no sense to it."""
+
+    live: Counts = attrs.Factory(Counts)
+    now: int = 0
+    nonce: int = 0
+    line: dict[int, Item] = attrs.Factory(dict)
+    schedule: list[tuple[int, int, int]] = attrs.Factory(list)
+    """(due, order, item), sorted."""
+    lanes: dict[str, list[Item]] = attrs.Factory(dict)
+    """Key to its items that are not settled, in order; those on a later schedule are not in it yet."""
+    heads: dict[str, int] = attrs.Factory(dict)
+    """Key to the item that stands for it, in line or on the schedule."""
+    _counter: int = 0
+    _reservations: int = 0
+    _place: tuple[int, int] = (0, 0)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def take(self, record: Record, events: list[ev.Event]) -> None:
+        first_turn = 0
+        for index, event in enumerate(events):
+            self._place = (record.position, index)
+            if isinstance(event, ev.TurnStarted):
+                self.turns.append((record.position, event.at))
+                self.now = max(self.now, event.at)
+                first_turn = first_turn or event.at
+            else:
+                self._apply(event, record)
+        self.records.append((record.position, record.nonce, first_turn))
+        self.counts.append((record.position, attrs.evolve(self.live), len(self.items)))
+
+    def _apply(  # noqa: C901, PLR0912  # one branch an event, that is what it is
+        self, event: ev.Event, record: Record
+    ) -> None:
+        match event:
+            case ev.Claimed():
+                self.claims.append((record.position, event.nonce, event.read_tail))
+                self.nonce = event.nonce
+            case ev.ItemsProduced():
+                self._produced(event, record)
+            case ev.ItemsReceived():
+                self.received.append((record.position, event.source, event.last_move, event.count))
+                for number in range(max(self.items) - event.count + 1, max(self.items) + 1):
+                    self.items[number].is_received = True
+            case ev.ItemsReserved():
+                self._reserved(event)
+            case ev.ItemsCompleted():
+                self._settle(event.reservation, event.ranges, "completed", "completed", "complete")
+            case ev.ItemsRetried():
+                self._settle(event.reservation, event.ranges, "retried", "", "retry", due=event.due_at)
+            case ev.ItemsReleased():
+                self._settle(event.reservation, event.ranges, "released", "", "release", why=event.why)
+            case ev.ReservationEnded():
+                self._settle(event.reservation, event.ranges, "ended", "", "ended", why=event.why)
+            case ev.ItemsDied():
+                verb = {"dead": "dead", "retried": "retry", "ended": "ended"}[event.verb]
+                self._settle(event.reservation, event.ranges, "died", "dead", verb, why=event.verb)
+            case ev.ReservationExtended():
+                holding = self.holdings[event.reservation]
+                holding.deadline, holding.run_until = event.deadline, event.run_until
+                self._remember(event.reservation, "extend", len(holding.left))
+            case ev.ItemsDue():
+                self._due(event.count)
+            case ev.ItemsExpired():
+                for first, count in event.runs:
+                    for number in range(first, first + count):
+                        self._expired(self.items[number])
+            case ev.ItemsMoved():
+                self.moved.append((record.position, event.target, event.last_move, _size(event.runs)))
+                for first, count in event.runs:
+                    for number in range(first, first + count):
+                        self.moved_payloads.append(self.items[number].payload)
+                        self._step("moved", self.items[number], "moved")
+            case ev.SessionResumed() | ev.PolicyApplied() | ev.BucketOpened() | ev.ClockStepped():
+                pass
+            case _:
+                self.unknown.append(f"record {record.position}: no rule for {type(event).__name__}")
+
+    # --- single steps -----------------------------------------------------------------------------
+
+    def _step(
+        self, what: str, item: Item, after: str, *, named: int = 0, why: str = "", due: int = 0
+    ) -> None:
+        holding = self.holdings.get(named or item.reservation)
+        position, index = self._place
+        self.steps.append(
+            Step(
+                position,
+                index,
+                self.now,
+                what,
+                item.number,
+                item.state,
+                after,
+                item.reservation,
+                named,
+                item.attempts,
+                holding.deadline if holding is not None else 0,
+                holding.run_until if holding is not None else 0,
+                due or item.due,
+                item.expires_at,
+                why,
+            )
+        )
+        self._tally(item.state, -1)
+        self._tally(after, 1)
+        item.state = after
+
+    def _tally(self, state: str, by: int) -> None:
+        if state == "new":
+            return
+        name = state if state in ("ready", "scheduled", "reserved", "dead", "completed") else "gone"
+        setattr(self.live, name, getattr(self.live, name) + by)
+
+    def _number(self) -> int:
+        self._counter += 1
+        return self._counter
+
+    def _enter_line(self, item: Item) -> None:
+        item.order = self._number()
+        item.due = 0
+        self.line[item.number] = item
+
+    def _enter_schedule(self, item: Item, due: int) -> None:
+        item.order = self._number()
+        item.due = due
+        insort(self.schedule, (due, item.order, item.number))
+
+    def _lane(self, item: Item) -> list[Item] | None:
+        return self.lanes.setdefault(item.key, []) if self.keyed and item.key else None
+
+    # --- events -----------------------------------------------------------------------------------
+
+    def _produced(self, event: ev.ItemsProduced, record: Record) -> None:
+        numbers = range(event.first_item, event.first_item + event.count)
+        payloads = payloads_of(record, list(numbers)) if event.count else {}
+        attributes = event.attributes
+        for offset, number in enumerate(numbers):
+            key = _entry(attributes.key if attributes is not None else None, offset)
+            if number in self.items:
+                self.unknown.append(f"S2: item {number} was produced twice")
+            item = Item(number, bytes(payloads[number]), str(key or ""), event.expires_at)
+            self.items[number] = item
+            self.produced_at[number] = self._place
+            if event.due_at:
+                self._step("produced", item, "scheduled", due=event.due_at)
+                self._enter_schedule(item, event.due_at)
+            else:
+                self._step("produced", item, "ready")
+                self._arrive(item)
+
+    def _arrive(self, item: Item) -> None:
+        lane = self._lane(item)
+        if lane is None:
+            self._enter_line(item)
+            return
+        lane.append(item)
+        self._advance(item.key)
+
+    def _advance(self, key: str) -> None:
+        """When nothing of the lane is held or stands in line, its first item steps up."""
+        lane = self.lanes[key]
+        if key in self.heads or any(item.state == "reserved" for item in lane):
+            return
+        if not lane:
+            return
+        head = lane[0]
+        self.heads[key] = head.number
+        if head.due > self.now:
+            self._tally(head.state, -1)
+            head.state = "scheduled"
+            self._tally("scheduled", 1)
+            self._enter_schedule(head, head.due)
+        else:
+            self._enter_line(head)
+
+    def _reserved(self, event: ev.ItemsReserved) -> None:
+        self._reservations += 1
+        number = self._reservations
+        head = next(iter(self.line), 0)
+        taken: list[Item] = []
+        while len(taken) < event.count and self.line:
+            first = self.line.pop(event.first_item, None) if not taken else None
+            if first is None:
+                first = self.line.pop(next(iter(self.line)))
+            taken.append(first)
+            lane = self._lane(first)
+            if lane is None:
+                continue
+            self.heads.pop(first.key, None)
+            for item in lane[lane.index(first) + 1 :]:
+                if len(taken) >= event.count or item.due > self.now:
+                    break
+                taken.append(item)
+        self.takings.append(
+            Taking(self._place[0], self._place[1], event.first_item, head, event.count, len(taken))
+        )
+        self.holdings[number] = Holding(
+            number,
+            self.nonce,
+            event.session,
+            event.deadline,
+            event.run_until,
+            taken,
+            dict(enumerate(taken)),
+            self._place[0],
+            self.now,
+        )
+        for item in taken:
+            self._step("reserved", item, "reserved", named=number)
+            item.reservation = number
+
+    def _remember(self, reservation: int, verb: str, items: int) -> None:
+        self.settled_at.setdefault((reservation, verb), []).append((*self._place, items))
+
+    def _settle(
+        self,
+        reservation: int,
+        ranges: ev.Ranges | None,
+        what: str,
+        after: str,
+        verb: str,
+        *,
+        due: int = 0,
+        why: str = "",
+    ) -> None:
+        holding = self.holdings.get(reservation)
+        if holding is None:
+            self.unknown.append(f"S4: {what} of reservation {reservation}, which never was")
+            return
+        if ranges is None:
+            indexes = sorted(holding.left)
+        else:
+            indexes = [index for first, count in ranges for index in range(first, first + count)]
+        if not indexes:
+            self.unknown.append(f"S4: {what} of reservation {reservation}, which has ended")
+        self._remember(reservation, verb, len(indexes))
+        lanes: dict[str, None] = {}
+        for index in indexes:
+            item = holding.left.pop(index, None)
+            if item is None:
+                self.unknown.append(f"S3: {what} of item {index} of reservation {reservation}, twice")
+                continue
+            self._leave(item, what, after, reservation, due, why)
+            if self._lane(item) is not None:
+                lanes[item.key] = None
+        if not holding.left:
+            holding.ended = what
+        for key in lanes:
+            self._advance(key)
+
+    def _leave(self, item: Item, what: str, after: str, reservation: int, due: int, why: str) -> None:
+        lane = self._lane(item)
+        goes_on = not after
+        state = after or ("scheduled" if due and lane is None else "ready")
+        self._step(what, item, state, named=reservation, why=why, due=due)
+        item.reservation = 0
+        if what != "released":
+            item.attempts += 1
+        if lane is not None:
+            if goes_on:
+                item.due = due
+            else:
+                lane.remove(item)
+        elif state == "scheduled":
+            self._enter_schedule(item, due)
+        elif state == "ready":
+            self._enter_line(item)
+
+    def _due(self, count: int) -> None:
+        for _ in range(count):
+            if not self.schedule:
+                self.unknown.append("S14: items became due, and none was scheduled")
+                return
+            due, _, number = self.schedule.pop(0)
+            item = self.items[number]
+            self._step("due", item, "ready", due=due)
+            if self.heads.get(item.key) == number and self._lane(item) is not None:
+                self._enter_line(item)
+            else:
+                item.due = 0
+                self._arrive(item)
+
+    def _expired(self, item: Item) -> None:
+        self._step("expired", item, "dead")
+        self.line.pop(item.number, None)
+        lane = self._lane(item)
+        if lane is not None and item in lane:
+            lane.remove(item)
+            if self.heads.get(item.key) == item.number:
+                del self.heads[item.key]
+            self._advance(item.key)
 
 
-async def read_histories(disk: MemoryDisk) -> list[History]:
-    """The histories of all partitions but the catalog."""
+def _entry(column: object, offset: int) -> object:
+    return column[offset] if isinstance(column, list) else column
+
+
+def _size(runs: ev.Runs) -> int:
+    return sum(count for _, count in runs)
+
+
+async def read_histories(disk: MemoryDisk, keyed: set[int]) -> list[History]:
+    """The histories of all partitions but the catalog; ``keyed`` are those ordered by key."""
     store = MemoryLog(virtual_env(0), disk)
     histories: list[History] = []
     for partition in await store.partitions():
         if partition:
-            histories.append(await _read(store, partition))
+            histories.append(await _read(store, partition, keyed=partition in keyed))
     return histories
 
 
-async def _read(store: MemoryLog, partition: PartitionId) -> History:
-    history = History(partition)
+async def _read(store: MemoryLog, partition: PartitionId, *, keyed: bool) -> History:
+    history = History(partition, keyed)
     position = 1
     while True:
-        page = await store.read(partition, position, records_max=500, bytes_max=1 << 30, payloads=True)  # type: ignore[arg-type]
+        page = await store.read(
+            partition, Position(position), records_max=500, bytes_max=1 << 30, payloads=True
+        )
         if not page:
             return history
-        owner = 0
         for record in page:
-            events = decode_events(record.events)
-            claims = [event for event in events if isinstance(event, ev.Claimed)]
-            if claims:
-                owner = claims[0].nonce
-                if claims[0].read_tail != record.position - 1:
-                    history.faults.append(f"claim at {record.position} had read {claims[0].read_tail}")
-            elif owner and record.nonce != owner:
-                history.faults.append(f"record {record.position} is not its owner's")
-            owner = record.nonce
-            numbers = [
-                number
-                for event in events
-                if isinstance(event, ev.ItemsProduced)
-                for number in range(event.first_item, event.first_item + event.count)
-            ]
-            payloads = payloads_of(record, numbers) if numbers else {}
-            for number in numbers:
-                if number in history.items:
-                    history.faults.append(f"item {number} was produced twice")
-                history.items[number] = Item(number, bytes(payloads[number]))
+            history.take(record, decode_events(record.events))
             position = record.position + 1
