@@ -6,22 +6,22 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import analytics, held
+from benchmarks import analytics, held, postgres
 from benchmarks.lifecycle import ROWS, measure, median_round
 
 
 def lifecycle(options: argparse.Namespace) -> int:
     rows = [row for row in ROWS if not options.row or any(part in row.name for part in options.row)]
-    serve = ("--log", options.log) if options.log else ()
     summaries: list[dict[str, Any]] = []
     if not options.json:
         print(f"{'row':34} {'items/s':>10} {'min..max':>20} {'server':>9} {'clients':>9}  latency p50/p99")
-    for row in rows:
-        rounds = [measure(row, options.seconds, *serve) for _ in range(options.rounds)]
-        summary = median_round(row, rounds)
-        summaries.append(summary)
-        if not options.json:
-            print(_line(summary), flush=True)
+    with postgres.serving_on(options.log) as serve:
+        for row in rows:
+            rounds = [measure(row, options.seconds, *serve()) for _ in range(options.rounds)]
+            summary = median_round(row, rounds)
+            summaries.append(summary)
+            if not options.json:
+                print(_line(summary), flush=True)
     if options.json:
         print(json.dumps(summaries, indent=2))
     return _check_ratios(summaries) if options.check_ratios else 0
@@ -113,9 +113,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     cycles = commands.add_parser("lifecycle", help="produce, push, complete: items a second and latencies")
-    cycles.add_argument(
-        "--log", default="", help="as for `querator serve`: nothing (SQLite), memory, or postgres://…"
-    )
+    postgres.add_option(cycles)
     cycles.add_argument("--seconds", type=float, default=3.0)
     cycles.add_argument("--rounds", type=int, default=3)
     cycles.add_argument("--row", action="append", help="only rows whose name has this in it; may be repeated")
