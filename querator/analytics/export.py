@@ -155,7 +155,8 @@ class Archive:
         content = await self._env.files.read(draft)
         await self._env.files.write(path, content)
         await self._env.files.remove(draft)
-        return Part(name, day, rows, items, len(content), digest(content), is_compacted)
+        name_of_content = await self._env.threads.run(digest, content)
+        return Part(name, day, rows, items, len(content), name_of_content, is_compacted)
 
 
 class Exporter:
@@ -323,10 +324,14 @@ class Exporter:
     async def _fold(self, ledger: Ledger, page: list[Record]) -> None:
         """Fold a page, in slices between which everybody else has their turn."""
         clock = self._env.clock
-        begun = clock.monotonic()
-        sliced = begun
+        sliced = clock.monotonic()
         for record in page:
-            rows = ledger.fold(record)
+            for _ in ledger.folding(record):
+                now = clock.monotonic()
+                if now - sliced > limits.EXPORT_SLICE:
+                    await clock.sleep(Duration(int((now - sliced) * (1 / self._pace - 1))))
+                    sliced = clock.monotonic()
+            rows = ledger.rows
             self._buffer.extend(rows)
             dirty = self._dirty.get(ledger.partition)
             if dirty is None or dirty.ledger is not ledger:
@@ -337,10 +342,6 @@ class Exporter:
             self._records += 1
             if self._payloads:
                 self._take_payloads(record, rows[-1][3] if rows else record.written_at)
-            now = clock.monotonic()
-            if now - sliced > limits.EXPORT_SLICE:
-                await clock.sleep(Duration(int((now - sliced) * (1 / self._pace - 1))))
-                sliced = clock.monotonic()
         await trio.lowlevel.checkpoint()
 
     def _take_payloads(self, record: Record, at: int) -> None:
@@ -361,7 +362,7 @@ class Exporter:
         """Make what was gathered part of the archive."""
         generation = manifest.generation + 1
         parts: list[Part] = []
-        table = self._buffer.table()
+        table = await self._env.threads.run(self._buffer.table)
         for day in self._buffer.days():
             parts.append(await self._write_day(connection, table, day, generation))
         payload_parts: list[Part] = []
@@ -423,7 +424,7 @@ class Exporter:
 
     async def _write_fold(self, dirty: _Dirty, old: Mark | None, generation: int) -> Mark:
         ledger = dirty.ledger
-        content = await self._env.threads.run(ledger.checkpoint)
+        content, name_of_content = await self._env.threads.run(_checkpoint, ledger)
         name = f"{FOLDS}/partition-{ledger.partition}-{generation:08}.fold"
         await self.archive.put(name, content)
         tail = ledger.tail
@@ -433,9 +434,15 @@ class Exporter:
             "" if tail is None else tail.hash.hex(),
             dirty.rows + (0 if old is None else old.rows),
             name,
-            digest(content),
+            name_of_content,
             dirty.last_at or (0 if old is None else old.last_at),
         )
+
+
+def _checkpoint(ledger: Ledger) -> tuple[bytes, str]:
+    """The ledger as bytes, and their digest."""
+    content = ledger.checkpoint()
+    return content, digest(content)
 
 
 def day_name(day: int) -> str:

@@ -123,7 +123,7 @@ def _json(settings: dict[str, object]) -> str:
 
 
 def _create_runs(connection: Connection, files: list[Path]) -> None:
-    names = ", ".join(f"r.{column.name}" for column in COLUMNS)
+    names = ", ".join(column.restored for column in COLUMNS)
     if files:
         source = f"read_parquet({file_list(files)}, union_by_name = true, hive_partitioning = false)"
     else:
@@ -135,8 +135,8 @@ def _create_runs(connection: Connection, files: list[Path]) -> None:
         f" FROM {source} AS r LEFT JOIN querator.partitions AS p ON p.partition = r.partition"
     )
     connection.execute(
-        "COMMENT ON VIEW querator.runs IS 'The rows as they are stored: one row for consecutive items that"
-        " one event did the same to. Counting sums `items`; `events` has a row for each of them.'"
+        "COMMENT ON VIEW querator.runs IS 'What is stored, with all moments: one row for consecutive items"
+        " that one event did the same to. Counting sums `items`; `events` has a row for each of them.'"
     )
     fields = [("queue", "the queue's name")]
     _comment(connection, "runs", [*fields, *((column.name, column.comment) for column in COLUMNS)])

@@ -2,16 +2,20 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+import trio
 
+from querator import telemetry
 from querator.analytics import warehouse
 from querator.analytics.export import Exporter
+from querator.analytics.following import follow
 from querator.analytics.manifest import MANIFEST, ArchiveError, check_parts, read_manifest
-from querator.core.ids import PartitionId
+from querator.core.ids import MILLISECOND, PartitionId
 from querator.env import Env
 from querator.env.real import real_env
 from querator.log.memory import MemoryDisk, MemoryLog
@@ -212,3 +216,50 @@ async def test_queues_come_from_the_catalog(tmp_path: Path) -> None:
     await Exporter(real_env(), [store], tmp_path).refresh()
     queue = read_manifest(tmp_path).queues[0]
     assert (queue.name, queue.partitions) == ("mail", [PartitionId(4), PartitionId(5)])
+
+
+async def test_server_goes_on_exporting_whatever_happens(tmp_path: Path) -> None:
+    history = random_history(random.Random(12), 4, 60)
+    store = await make_store()
+    half = len(history.records) // 2
+    await store_records(store, history.records[:half])
+    exporter = Exporter(real_env(), [store], tmp_path, pace=0.5)
+    with telemetry.capture() as captured, trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(follow, real_env(), exporter, every=MILLISECOND))
+            await captured.wait("analytics.exported", records=half)
+            content = (tmp_path / MANIFEST).read_bytes()
+            (tmp_path / MANIFEST).write_bytes(b"damaged")
+            await captured.wait("analytics.export.failed")
+            await store_records(store, history.records[half:])
+            (tmp_path / MANIFEST).write_bytes(content)
+            await captured.wait("analytics.exported", records=len(history.records) - half)
+            nursery.cancel_scope.cancel()
+    assert read_manifest(tmp_path).marks[0].position == len(history.records)
+
+
+async def test_paced_export_leaves_the_rest_of_the_time_to_others(tmp_path: Path) -> None:
+    history = random_history(random.Random(13), 4, 60)
+    slept: list[int] = []
+
+    class Clock:
+        """Each look takes 700 microseconds."""
+
+        time = 0
+
+        def now(self) -> int:
+            return 0
+
+        def monotonic(self) -> int:
+            self.time += 700
+            return self.time
+
+        async def sleep(self, duration: int) -> None:
+            slept.append(duration)
+
+    clock: Any = Clock()
+    env = attrs.evolve(real_env(), clock=clock)
+    await Exporter(env, [await make_store(history)], tmp_path, pace=0.25).refresh()
+    assert len(slept) > 2
+    # A slice of 1.4 ms is a quarter of what it and the rest behind it take.
+    assert set(slept) == {4_200}

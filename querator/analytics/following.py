@@ -1,0 +1,34 @@
+"""The exporter as a task of a live server: every so often, slowly, and never the server's undoing."""
+
+from typing import NoReturn
+
+from querator import telemetry
+from querator.analytics.compact import compact
+from querator.analytics.export import Exporter
+from querator.analytics.manifest import ArchiveError
+from querator.core.ids import Duration
+from querator.env import Env
+from querator.errors import LogError
+
+
+async def follow(env: Env, exporter: Exporter, *, every: Duration) -> NoReturn:
+    """Export and compact, then rest for ``every``; for ever, until it is cancelled.
+
+    What goes wrong with the archive or the log is told (``analytics.export.failed``) and tried again after
+    the rest: exporting stops, the queue does not.
+    """
+    while True:
+        try:
+            done = await exporter.refresh()
+            if done.rows:
+                telemetry.emit(
+                    "analytics.exported",
+                    records=done.records,
+                    rows=done.rows,
+                    items=done.items,
+                    bytes=done.bytes,
+                )
+            await compact(env, exporter.archive.directory)
+        except (ArchiveError, LogError) as error:
+            telemetry.emit("analytics.export.failed", error=str(error))
+        await env.clock.sleep(every)
