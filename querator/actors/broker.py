@@ -311,7 +311,9 @@ class Broker:
         if runtime.held is None and not demand.parked and not is_full:
             actor = runtime.fullest()
             if actor is not None:
-                asked = ReserveNow(reserve.items_max, reserve.reservation_timeout, reserve.held)
+                asked = ReserveNow(
+                    reserve.items_max, reserve.reservation_timeout, reserve.held, reserve.bytes_max
+                )
                 served = False
                 with self._guard(actor):
                     served = self.touch(actor).reserve(requester, request, asked)
@@ -343,6 +345,7 @@ class Broker:
                 reserve.reservation_timeout,
                 reserve.client,
                 held=reserve.held,
+                bytes_max=reserve.bytes_max,
             )
         )
         self.to_match(runtime)

@@ -102,6 +102,7 @@ class ReserveNow:
     items_max: int
     timeout: Duration
     held: bool
+    bytes_max: int
 
 
 class PartitionActor:
@@ -236,6 +237,7 @@ class PartitionActor:
             generation=requester.generation,
             timeout=asked.timeout,
             held=asked.held,
+            bytes_max=asked.bytes_max,
         )
         if event is None:
             return False

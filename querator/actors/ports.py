@@ -21,6 +21,7 @@ from querator.core.ids import (
     ReservationNumber,
     SessionId,
 )
+from querator.core.limits import RESERVATION_BYTES_MAX
 from querator.core.replies import Rejected, Reply
 
 Delivery: TypeAlias = "tuple[int, Reply | QueueStats | ReservationLost]"
@@ -81,6 +82,8 @@ class ReserveRequest:
     deadline: Instant
     reservation_timeout: Duration
     held: bool
+    bytes_max: int = RESERVATION_BYTES_MAX
+    """Of the payloads; one item always goes."""
     client: str = ""
     """HTTP: two parked requests of one client on one queue are refused."""
 

@@ -16,7 +16,7 @@ from querator.core import replies as rep
 from querator.core.commands import Verb
 from querator.core.evolve import find_reserved
 from querator.core.ids import Instant, ItemNumber, Place, ReservationNumber, SessionId
-from querator.core.limits import BATCH_ITEMS_MAX, IMPORT_ITEMS_MAX
+from querator.core.limits import BATCH_ITEMS_MAX, IMPORT_ITEMS_MAX, REQUEST_ITEMS_MAX
 from querator.core.policy import Ordering, encode_policy
 from querator.core.replies import Code, Rejected
 from querator.core.segments import SCHEDULED, SEGMENT_BITS
@@ -47,10 +47,9 @@ def decide_produce(state: PartitionState, command: cmd.Produce, now: Instant) ->
     count = len(payloads)
     if not count:
         return _NO_EVENTS, Rejected(Code.BATCH_EMPTY, "there must be at least one item", "payloads")
-    if count > BATCH_ITEMS_MAX:
-        return _NO_EVENTS, Rejected(
-            Code.BATCH_TOO_LARGE, f"{count} items are more than {BATCH_ITEMS_MAX} in one request", "payloads"
-        )
+    if count > REQUEST_ITEMS_MAX:
+        detail = f"{count} items are more than {REQUEST_ITEMS_MAX} in one request"
+        return _NO_EVENTS, Rejected(Code.BATCH_TOO_LARGE, detail, "payloads")
     producer = command.producer
     if producer:
         known = _known_sequence(state, producer, command.sequence)

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from querator.core.deadlines import Deadlines
 from querator.core.ids import Duration, Instant
-from querator.core.limits import WAITERS_MAX
+from querator.core.limits import RESERVATION_BYTES_MAX, WAITERS_MAX
 
 Asker = TypeVar("Asker")
 """Who asked; core only carries it."""
@@ -21,7 +21,17 @@ Asker = TypeVar("Asker")
 class Parked(Generic[Asker]):
     """A reserve request that waits for items, until ``deadline``."""
 
-    __slots__ = ("asker", "client", "deadline", "held", "items_max", "number", "request", "timeout")
+    __slots__ = (
+        "asker",
+        "bytes_max",
+        "client",
+        "deadline",
+        "held",
+        "items_max",
+        "number",
+        "request",
+        "timeout",
+    )
 
     def __init__(
         self,
@@ -33,10 +43,12 @@ class Parked(Generic[Asker]):
         client: str,
         *,
         held: bool,
+        bytes_max: int = RESERVATION_BYTES_MAX,
     ) -> None:
         self.asker = asker
         self.request = request
         self.items_max = items_max
+        self.bytes_max = bytes_max
         self.deadline = deadline
         self.timeout = timeout
         self.client = client

@@ -10,11 +10,15 @@ from querator.core.ids import DAY, HOUR, MINUTE, SECOND, Duration, Instant
 PAYLOAD_BYTES_MAX: Final = 262_144
 """One item's payload on the WebSocket door; larger things belong in an object store."""
 BATCH_ITEMS_MAX: Final = 1_000
-"""Items of one produce or reserve, ranges of one settlement; PERFORMANCE.md: nothing gained past it."""
+"""Items of a session's produce or reserve, ranges of its settlement: nothing is gained past it."""
+REQUEST_ITEMS_MAX: Final = 100_000
+"""Items of one produce or reserve by whatever door: HTTP's own bound is the operator's to set, up to here."""
 IMPORT_ITEMS_MAX: Final = 100_000
 """Items of one import; the body's size is the tighter bound (CONTRACT.md 2.7)."""
 RESERVATION_BYTES_MAX: Final = 2_097_152
-"""Payload bytes of one reservation (but one item always goes): half a WebSocket message."""
+"""Payload bytes of a session's reservation (but one item always goes): half a WebSocket message."""
+LEASE_BYTES_MAX: Final = 67_108_864
+"""The same of an HTTP lease, which gives what was asked for and is there: all that one import brings."""
 QUEUE_NAME_BYTES_MAX: Final = 512
 """CONTRACT.md 2.7."""
 KEY_BYTES_MAX: Final = 512

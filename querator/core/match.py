@@ -84,6 +84,7 @@ def serve_parked(
             generation=generation,
             timeout=parked.timeout,
             held=parked.held,
+            bytes_max=parked.bytes_max,
         )
         if event is None:
             return False

@@ -6,13 +6,15 @@ from querator.core import events as ev
 from querator.core import replies as rep
 from querator.core.ids import Duration, Instant, ItemNumber, PartitionId, Place, ReservationNumber, SessionId
 from querator.core.lanes import peek_next
-from querator.core.limits import BATCH_ITEMS_MAX, RESERVATION_BYTES_MAX
+from querator.core.limits import REQUEST_ITEMS_MAX, RESERVATION_BYTES_MAX
 from querator.core.policy import Ordering
 from querator.core.segments import SEGMENT_BITS, Segment
 from querator.core.state import PartitionState, Reservation
 
 
-def plan(state: PartitionState, items_max: int, now: Instant) -> tuple[int, Duration]:
+def plan(
+    state: PartitionState, items_max: int, now: Instant, bytes_max: int = RESERVATION_BYTES_MAX
+) -> tuple[int, Duration]:
     """(how many of the first items may go in one reservation, their timeout).
 
     One reservation has one deadline, so it ends before an item with a timeout of its own. It ends,
@@ -21,7 +23,7 @@ def plan(state: PartitionState, items_max: int, now: Instant) -> tuple[int, Dura
     if not state.line.count or state.paused or state.policy.deleted:
         return 0, Duration(0)
     if state.policy.ordering is Ordering.KEY:
-        return _plan_lanes(state, items_max, now)
+        return _plan_lanes(state, items_max, now, bytes_max)
     timeout = state.policy.reservation_timeout
     head = state.line.peek()
     if head is None:
@@ -32,9 +34,9 @@ def plan(state: PartitionState, items_max: int, now: Instant) -> tuple[int, Dura
         return 0, timeout
     if segment.columns is None and head[2] >= items_max:
         start = head[1] - segment.first
-        if items_max == 1 or _size(segment.payloads[start : start + items_max]) <= RESERVATION_BYTES_MAX:
+        if items_max == 1 or _size(segment.payloads[start : start + items_max]) <= bytes_max:
             return items_max, timeout
-    return _plan_runs(state, items_max)
+    return _plan_runs(state, items_max, bytes_max)
 
 
 def _size(payloads: Sequence[bytes | None]) -> int:
@@ -46,7 +48,7 @@ def _own_timeout(segment: Segment, offset: int) -> int:
     return own if isinstance(own, int) else 0
 
 
-def _plan_runs(state: PartitionState, items_max: int) -> tuple[int, Duration]:
+def _plan_runs(state: PartitionState, items_max: int, bytes_max: int) -> tuple[int, Duration]:
     planned = 0
     size = 0
     timeout = -1
@@ -66,7 +68,7 @@ def _plan_runs(state: PartitionState, items_max: int) -> tuple[int, Duration]:
                 timeout = own
             payload = payloads[offset]
             size += len(payload) if payload is not None else 0
-            if own != timeout or (size > RESERVATION_BYTES_MAX and planned):
+            if own != timeout or (size > bytes_max and planned):
                 return planned, Duration(timeout or state.policy.reservation_timeout)
             planned += 1
         if planned == items_max:
@@ -74,7 +76,7 @@ def _plan_runs(state: PartitionState, items_max: int) -> tuple[int, Duration]:
     return planned, Duration(timeout if timeout > 0 else state.policy.reservation_timeout)
 
 
-def _plan_lanes(state: PartitionState, items_max: int, now: Instant) -> tuple[int, Duration]:
+def _plan_lanes(state: PartitionState, items_max: int, now: Instant, bytes_max: int) -> tuple[int, Duration]:
     planned = 0
     size = 0
     timeout = -1
@@ -94,7 +96,7 @@ def _plan_lanes(state: PartitionState, items_max: int, now: Instant) -> tuple[in
                     timeout = own
                 payload = segment.payloads[offset]
                 size += len(payload) if payload is not None else 0
-                if own != timeout or (size > RESERVATION_BYTES_MAX and planned):
+                if own != timeout or (size > bytes_max and planned):
                     return planned, Duration(timeout or state.policy.reservation_timeout)
                 planned += 1
                 if planned == items_max:
@@ -113,12 +115,13 @@ def reserve(
     generation: int,
     timeout: Duration,
     held: bool,
+    bytes_max: int = RESERVATION_BYTES_MAX,
 ) -> ev.ItemsReserved | None:
     """The event that gives the first items to this holder; ``None``: nothing may go now.
 
-    ``timeout`` 0: the items' own, else the queue's.
+    ``timeout`` 0: the items' own, else the queue's. ``bytes_max`` is of payloads; one item always goes.
     """
-    count, default = plan(state, min(items_max, BATCH_ITEMS_MAX), now)
+    count, default = plan(state, min(items_max, REQUEST_ITEMS_MAX), now, bytes_max)
     if not count:
         return None
     head = state.line.peek()

@@ -15,6 +15,7 @@ from querator.core.demand import Demand, Parked, Subscription
 from querator.core.due import end_reservation, next_due_at, run_due
 from querator.core.evolve import evolve, fold
 from querator.core.ids import Duration, Instant, ItemNumber, PartitionId, Place, ReservationNumber, SessionId
+from querator.core.limits import RESERVATION_BYTES_MAX
 from querator.core.match import match
 from querator.core.policy import Policy
 from querator.core.replies import Reserved
@@ -121,7 +122,13 @@ class Driver:
         return reply
 
     def reserve(
-        self, items_max: int = 1, session: str = "s", *, timeout: int = 0, held: bool = False
+        self,
+        items_max: int = 1,
+        session: str = "s",
+        *,
+        timeout: int = 0,
+        held: bool = False,
+        bytes_max: int = RESERVATION_BYTES_MAX,
     ) -> Reserved | None:
         event = reserve(
             self.state,
@@ -131,6 +138,7 @@ class Driver:
             generation=1,
             timeout=Duration(timeout),
             held=held,
+            bytes_max=bytes_max,
         )
         if event is None:
             return None
@@ -138,10 +146,16 @@ class Driver:
         return show(self.state, self.state.reservations[self.state.next_reservation - 1])
 
     def take(
-        self, items_max: int = 1, session: str = "s", *, timeout: int = 0, held: bool = False
+        self,
+        items_max: int = 1,
+        session: str = "s",
+        *,
+        timeout: int = 0,
+        held: bool = False,
+        bytes_max: int = RESERVATION_BYTES_MAX,
     ) -> Reserved:
         """Reserve, and get something."""
-        shown = self.reserve(items_max, session, timeout=timeout, held=held)
+        shown = self.reserve(items_max, session, timeout=timeout, held=held, bytes_max=bytes_max)
         assert shown is not None, "nothing was ready"
         return shown
 
@@ -150,9 +164,18 @@ class Driver:
     ) -> rep.Reply:
         return self.do(cmd.Settle(verb, shown.reservation, shown.nonce, ranges, **rest))  # type: ignore[arg-type]
 
-    def park(self, name: str, items_max: int, wait: int = 10_000_000) -> Parked[Client]:
+    def park(
+        self, name: str, items_max: int, wait: int = 10_000_000, *, bytes_max: int = RESERVATION_BYTES_MAX
+    ) -> Parked[Client]:
         parked = Parked(
-            Client(name, SessionId(name)), 1, items_max, Instant(self.now + wait), Duration(0), "", held=False
+            Client(name, SessionId(name)),
+            1,
+            items_max,
+            Instant(self.now + wait),
+            Duration(0),
+            "",
+            held=False,
+            bytes_max=bytes_max,
         )
         self.demand.park(parked)
         self.match()

@@ -8,7 +8,13 @@ from querator.core import state as state_module
 from querator.core.commands import Verb
 from querator.core.events import Attributes
 from querator.core.ids import DAY, Duration, Instant
-from querator.core.limits import BATCH_ITEMS_MAX, IMPORT_ITEMS_MAX, PRODUCER_RESULTS_MAX, SEGMENT_ITEMS
+from querator.core.limits import (
+    BATCH_ITEMS_MAX,
+    IMPORT_ITEMS_MAX,
+    PRODUCER_RESULTS_MAX,
+    REQUEST_ITEMS_MAX,
+    SEGMENT_ITEMS,
+)
 from querator.core.policy import Policy
 from querator.core.replies import Code
 from tests.core.driver import START, Driver
@@ -30,10 +36,10 @@ def test_items_are_numbered_and_placed_in_the_order_of_the_request() -> None:
 
 def test_a_batch_of_the_greatest_size_is_taken_and_one_more_is_not() -> None:
     driver = Driver()
-    assert driver.produce(*[b"x"] * BATCH_ITEMS_MAX).count == BATCH_ITEMS_MAX
-    reply = driver.do(cmd.Produce([b"x"] * (BATCH_ITEMS_MAX + 1)))
+    assert driver.produce(*[b"x"] * REQUEST_ITEMS_MAX).count == REQUEST_ITEMS_MAX
+    reply = driver.do(cmd.Produce([b"x"] * (REQUEST_ITEMS_MAX + 1)))
     assert refused(reply) == (Code.BATCH_TOO_LARGE, "payloads")
-    assert driver.state.produced == BATCH_ITEMS_MAX
+    assert driver.state.produced == REQUEST_ITEMS_MAX
 
 
 def test_an_empty_batch_is_refused() -> None:

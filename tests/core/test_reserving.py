@@ -1,10 +1,12 @@
 """Reserving: how many items go together, and until when."""
 
+import pytest
+
 from querator.core import commands as cmd
 from querator.core.commands import Verb
 from querator.core.ids import Duration
-from querator.core.limits import BATCH_ITEMS_MAX, PAYLOAD_BYTES_MAX, RESERVATION_BYTES_MAX
-from querator.core.policy import Policy
+from querator.core.limits import PAYLOAD_BYTES_MAX, REQUEST_ITEMS_MAX, RESERVATION_BYTES_MAX
+from querator.core.policy import Ordering, Policy
 from tests.core.driver import START, Driver, numbers_of
 
 SECOND = 1_000_000
@@ -61,9 +63,34 @@ def test_one_item_always_goes() -> None:
 
 def test_a_reservation_is_bounded_in_items() -> None:
     driver = Driver()
-    driver.produce(*[b"x"] * BATCH_ITEMS_MAX)
+    driver.produce(*[b"x"] * REQUEST_ITEMS_MAX)
     driver.produce(b"y")
-    assert driver.take(2 * BATCH_ITEMS_MAX).count == BATCH_ITEMS_MAX
+    assert driver.take(2 * REQUEST_ITEMS_MAX).count == REQUEST_ITEMS_MAX
+
+
+@pytest.mark.parametrize("is_parked", [False, True])
+def test_an_asker_may_take_more_bytes_than_a_session_s_message_holds(is_parked: bool) -> None:
+    """Up to the bound it named, one byte more not; whether the items were there or came."""
+    driver = Driver()
+    payloads = [b"x" * PAYLOAD_BYTES_MAX] * 12
+    bound = 12 * PAYLOAD_BYTES_MAX
+    for spare, count in ((0, 12), (-1, 11)):
+        if is_parked:
+            driver.park("a", 20, bytes_max=bound + spare)
+            driver.produce(*payloads)
+            assert driver.handed.pop()[1].count == count
+        else:
+            driver.produce(*payloads)
+            assert driver.take(20, bytes_max=bound + spare).count == count
+        while driver.state.ready:
+            driver.take(20)
+
+
+@pytest.mark.parametrize(("bytes_max", "count"), [(3 * 10, 3), (3 * 10 - 1, 2)])
+def test_bytes_are_bounded_in_lanes_too(bytes_max: int, count: int) -> None:
+    driver = Driver(Policy(version=1, ordering=Ordering.KEY))
+    driver.produce(*[b"x" * 10] * 3, key=["a", "b", "c"])
+    assert driver.take(20, bytes_max=bytes_max).count == count
 
 
 def test_the_line_waits_for_payloads_that_are_not_in_memory() -> None:

@@ -30,6 +30,7 @@ from querator.core.commands import Clear, PlaceSettlement, Produce, SettlePlaces
 from querator.core.events import Attributes
 from querator.core.ids import MILLISECOND, Duration, Instant, PartitionId, Place
 from querator.core.ksuid import TEXT_LENGTH, encode_ksuid, parse_base62
+from querator.core.limits import LEASE_BYTES_MAX
 from querator.core.place_ids import decode_place, place_base
 from querator.core.replies import (
     Code,
@@ -140,6 +141,7 @@ async def lease(door: Door, caller: Principal, request: QueueLeaseRequest) -> Qu
                     deadline=Instant(now + timeout // 1_000),
                     reservation_timeout=Duration(0),
                     held=False,
+                    bytes_max=LEASE_BYTES_MAX,
                     client=request.client_id,
                 ),
             )
