@@ -45,7 +45,7 @@ lock: $(DEV)  ## pin the newest allowed versions of everything, by hash
 		-o requirements-dev.lock pyproject.toml
 
 clean:  ## remove .venv and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache .coverage
 
 LOCK := --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header
 

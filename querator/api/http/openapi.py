@@ -8,6 +8,7 @@ import sys
 from typing import Any, Final
 
 from querator.api.http.endpoints import ENDPOINTS, PRODUCE_BODY, Endpoint, size_text
+from querator.api.http.examples import EXAMPLES
 from querator.api.http.messages import INT32_MAX, INT32_MIN, Message, Reply
 from querator.api.http.refusals import CODE_TEXTS, OK
 from querator.api.http.schema import FieldSchema, schema_of
@@ -15,8 +16,9 @@ from querator.api.http.schema import FieldSchema, schema_of
 VERSION: Final = "1"
 PRODUCE_BODY_DEFAULT: Final = 5_000_000
 
-_NUMBER: Final = r"^-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?$"
-_BASE64: Final = "^[A-Za-z0-9+/_-]*=*$"
+_NUMBER: Final = r"^-?(0|[1-9][0-9]{0,8})(\.0{1,30})?$"
+_BASE64: Final = "^([A-Za-z0-9+/_-]{4})*([A-Za-z0-9+/_-]{2}(==)?|[A-Za-z0-9+/_-]{3}=?)?$"
+"""What an int32 in a string, and base64, should look like; a few more spellings of a number are read."""
 _DESCRIPTION: Final = """\
 The HTTP API of Querator, as clients of the Go server know it, and extensions under `/v1/x/`.
 
@@ -61,9 +63,15 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "operationId": endpoint.path.removeprefix("/v1/").replace("/", "."),
         "tags": [endpoint.path.removeprefix("/v1/").split(".")[0]],
         "description": f"{needs} The body has at most {size_text(size)}.",
-        "requestBody": {"required": True, "content": _content(f"{endpoint.request.__name__}Input")},
+        "requestBody": {"required": True, "content": _request(endpoint)},
         "responses": responses,
     }
+
+
+def _request(endpoint: Endpoint) -> dict[str, Any]:
+    content = _content(f"{endpoint.request.__name__}Input")
+    content["application/json"]["example"] = EXAMPLES[endpoint.path]
+    return content
 
 
 def _response(description: str, message: type[Message]) -> dict[str, Any]:

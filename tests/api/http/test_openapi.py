@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from querator.api.http.endpoints import ENDPOINTS
+from querator.api.http.endpoints import ENDPOINTS, Endpoint
+from querator.api.http.json_codec import decode_json
 from querator.api.http.openapi import document, text
 
 DOCUMENT = document()
@@ -19,6 +20,21 @@ def test_the_document_in_docs_is_current() -> None:
 
 def test_every_endpoint_is_in_it() -> None:
     assert list(DOCUMENT["paths"]) == [endpoint.path for endpoint in ENDPOINTS]
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
+def test_every_example_is_a_request(endpoint: Endpoint) -> None:
+    example = DOCUMENT["paths"][endpoint.path]["post"]["requestBody"]["content"]["application/json"][
+        "example"
+    ]
+    assert decode_json(json.dumps(example).encode(), endpoint.request) != endpoint.request()
+    assert set(example) <= set(schema_names(endpoint))
+
+
+def schema_names(endpoint: Endpoint) -> dict[str, Any]:
+    schemas = DOCUMENT["components"]["schemas"]
+    properties: dict[str, Any] = schemas[f"{endpoint.request.__name__}Input"]["properties"]
+    return properties
 
 
 def references(node: Any) -> list[str]:
