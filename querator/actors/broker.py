@@ -86,6 +86,8 @@ class Broker:
         self.leaving: Callable[[PartitionActor], None] = _ignore
         """Told when a partition has dead items for another one."""
         self.halted: Callable[[PartitionActor, str], None] = _ignore_fault
+        self.recalls: Callable[[PartitionActor, Requester, int, Settle], bool] = _recalls_nothing
+        """Asked who will answer for a reservation that memory has forgotten; False: memory."""
 
     # --- turns ----------------------------------------------------------------------------------
 
@@ -263,6 +265,10 @@ class Broker:
             requester.deliver([(request, self._absent(partition, None) if known else LOST)])
             return
         queue = self.queues[QueueName(actor.queue)]
+        if command.reservation < actor.state.settled.floor and self.recalls(
+            actor, requester, request, command
+        ):
+            return
         if queue.held is not None:
             queue.held.append((1, lambda: self._command(actor, requester, request, command)))
             return
@@ -707,3 +713,8 @@ def _ignore(actor: PartitionActor) -> None:
 
 def _ignore_fault(actor: PartitionActor, detail: str) -> None:
     del actor, detail
+
+
+def _recalls_nothing(actor: PartitionActor, requester: Requester, request: int, command: Settle) -> bool:
+    del actor, requester, request, command
+    return False

@@ -19,6 +19,7 @@ from querator.actors.history import History
 from querator.actors.moves import Mover
 from querator.actors.partition import PartitionActor
 from querator.actors.payloads import PayloadService
+from querator.actors.recall import Recall
 from querator.actors.snapshots import SnapshotService
 from querator.actors.supervisor import Supervisor
 from querator.actors.writer import LogWriter
@@ -61,6 +62,8 @@ class Node:
             next(iter(stores.values())), env, node=options.name, carry_out=self.supervisor.carry_out
         )
         self.history = History(self.broker, stores)
+        self.recall = Recall(stores)
+        self.broker.recalls = self.recall.wants
         self.mover = Mover(self.broker, self.payloads, env)
         self.snapshots = SnapshotService(stores, env)
         self.buckets = BucketService(
@@ -92,6 +95,7 @@ class Node:
         nursery.start_soon(self.broker.alarms.run, name="alarms")
         nursery.start_soon(self.payloads.run, name="payloads")
         nursery.start_soon(self.mover.run, name="mover")
+        nursery.start_soon(self.recall.run, name="recall")
         nursery.start_soon(self.snapshots.run, name="snapshots")
         nursery.start_soon(self.buckets.run, name="buckets")
         nursery.start_soon(self._keep_house, name="housekeeping")

@@ -409,8 +409,14 @@ def _repeat(state: PartitionState, command: cmd.Settle) -> rep.Reply:
     verb, count = state.settled.look(command.reservation)
     # The nonce of a settled reservation is not kept: numbers are unique for life, and a token of an
     # uncommitted record never left this node.
-    if verb and command.verb is not Verb.EXTEND:
-        marks = state.settled.mixed.get(command.reservation, b"") if verb == MIXED else bytes((verb,)) * count
+    if verb == MIXED:
+        return repeat(command, state.settled.mixed.get(command.reservation, b""))
+    return repeat(command, bytes((verb,)) * count)
+
+
+def repeat(command: cmd.Settle, marks: Sequence[int]) -> rep.Reply:
+    """The answer to who settles again what ended as ``marks`` say, a verb an item."""
+    if command.verb is not Verb.EXTEND:
         _, done, refused = _open_parts(marks, len(marks), command.ranges, command.verb)
         if done:
             return rep.Settled(done, tuple(refused), repeated=True)

@@ -39,7 +39,7 @@ on: room for 10^12 of each, and thousands of incarnations before JSON's integers
 segment's size."""
 
 _COMPLETE: Final = Verb.COMPLETE
-_DEAD_VERBS: Final = {"dead": Verb.DEAD, "retried": Verb.RETRY, "ended": Verb.ENDED}
+DEAD_VERBS: Final = {"dead": Verb.DEAD, "retried": Verb.RETRY, "ended": Verb.ENDED}
 
 
 def evolve(state: PartitionState, event: ev.Event) -> None:
@@ -57,6 +57,8 @@ def fold(state: PartitionState, position: int, events: Iterable[ev.Event]) -> No
 def _turn_started(state: PartitionState, event: ev.TurnStarted) -> None:
     if event.at > state.now:
         state.now = event.at
+    if state.next_reservation >= state.milestones.next_at:
+        state.milestones.note(state.next_reservation, state.position, event.at)
 
 
 def _claimed(state: PartitionState, event: ev.Claimed) -> None:
@@ -427,7 +429,7 @@ def _ended(state: PartitionState, event: ev.ReservationEnded) -> None:
 
 def _died(state: PartitionState, event: ev.ItemsDied) -> None:
     attempts = state.attempts
-    for _, item, count in state.take_back(event.reservation, event.ranges, _DEAD_VERBS[event.verb]):
+    for _, item, count in state.take_back(event.reservation, event.ranges, DEAD_VERBS[event.verb]):
         for number in range(item, item + count):
             attempts[number] = attempts.get(number, 0) + 1
         _settle_for_good(state, item, count)

@@ -54,6 +54,12 @@ PRODUCER_RETENTION: Final = DAY
 DEDUPE_KEYS_MAX: Final = 1_000_000
 SETTLED_RESERVATIONS_MAX: Final = 1_048_576
 """Reservations whose settlement is remembered, for repeats; a byte each."""
+MILESTONES_MAX: Final = 65_536
+"""Of a partition: where in the log older settlements are, for the last 268 million reservations."""
+RECALLS_MAX: Final = 256
+"""Settlements of a node that wait to be looked for in the log."""
+RECALL_RECORDS_MAX: Final = 65_536
+"""Records that are read for one: a reservation that lasted longer is not found."""
 IN_FLIGHT_ITEMS_MAX: Final = 1_000_000
 """Reserved items of one node."""
 

@@ -21,11 +21,13 @@ _ZERO_COUNTS: Final = array("H", bytes(2 * _BLOCK))
 class SettledMemory:
     """Reservation number to verb (0: unknown) and count of items."""
 
-    __slots__ = ("blocks", "mixed")
+    __slots__ = ("blocks", "floor", "mixed")
 
     def __init__(self) -> None:
         self.blocks: dict[int, tuple[bytearray, array[int]]] = {}
         self.mixed: dict[int, bytes] = {}
+        self.floor = 0
+        """Of lower numbers nothing is remembered any more."""
 
     def remember(self, reservation: int, verb: int, count: int) -> None:
         """The whole reservation ended by ``verb``."""
@@ -54,7 +56,12 @@ class SettledMemory:
                 del self.mixed[reservation]
         block = (bytearray(_BLOCK), array("H", _ZERO_COUNTS))
         self.blocks[number] = block
+        self.restored()
         return block
+
+    def restored(self) -> None:
+        """The blocks changed: none was ever dropped while there are fewer than the most."""
+        self.floor = min(self.blocks) << _BLOCK_BITS if len(self.blocks) >= _BLOCKS_MAX else 0
 
     def look(self, reservation: int) -> tuple[int, int]:
         """(verb, count); verb 0 when nothing is remembered, MIXED when ``mixed`` has the marks."""

@@ -225,6 +225,8 @@ class _Head:
     sources: dict[str, int]
     settled: list[tuple[int, bytes, bytes]]
     settled_mixed: dict[int, bytes]
+    milestones: tuple[bytes, bytes, bytes] = (b"", b"", b"")
+    """(numbers, positions, times)."""
 
 
 _COUNTERS: Final = ("scheduled", "reserved", "behind", "produced", "completed", "removed", "retried", "ended")
@@ -290,6 +292,11 @@ def encode_head(state: PartitionState) -> bytes:
                 for number, (verbs, counts) in state.settled.blocks.items()
             ],
             state.settled.mixed,
+            (
+                _pack(state.milestones.numbers),
+                _pack(state.milestones.positions),
+                _pack(state.milestones.ats),
+            ),
         )
     )
 
@@ -358,7 +365,10 @@ def load(partition: PartitionId, head: bytes, segments: Iterable[bytes]) -> Part
     state.sources = stored.sources
     for number, verbs, counts in stored.settled:
         state.settled.blocks[number] = (bytearray(verbs), _cook("H", counts))
+    state.settled.restored()
     state.settled.mixed = stored.settled_mixed
+    for number, position, at in zip(*map(_unpack, stored.milestones), strict=True):
+        state.milestones.note(number, position, at)
     _load_reservations(state, stored.reservations)
     for data in segments:
         _load_segment(state, decode_segment(data))

@@ -19,6 +19,7 @@ from querator.core.invariants import check, violated
 from querator.core.lanes import Lane
 from querator.core.limits import PRODUCER_RESULTS_MAX, PRODUCER_RETENTION, PRODUCERS_MAX
 from querator.core.line import Line, Run
+from querator.core.milestones import Milestones
 from querator.core.policy import Ordering, Policy
 from querator.core.segments import (
     BEHIND,
@@ -184,6 +185,7 @@ class PartitionState:
         "moved",
         "next_item",
         "next_place",
+        "milestones",
         "next_reservation",
         "nonce",
         "now",
@@ -227,6 +229,7 @@ class PartitionState:
         self.next_item = 1
         self.next_place = 1
         self.next_reservation = 1
+        self.milestones = Milestones()
         self.part_first = 0
         """First item of a produce request of which not all parts have been folded; else 0."""
         self.segments: dict[int, Segment] = {}

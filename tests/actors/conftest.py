@@ -71,11 +71,16 @@ class Client:
     def settle(
         self, reserved: Reserved, verb: Verb = Verb.COMPLETE, *, request: int = 2, **more: object
     ) -> None:
-        broker = self.node.broker
-        broker.begin_turn()
+        self.node.broker.begin_turn()
+        self.settle_in_turn(reserved, verb, request=request, **more)
+        self.node.broker.end_turn()
+
+    def settle_in_turn(
+        self, reserved: Reserved, verb: Verb = Verb.COMPLETE, *, request: int = 2, **more: object
+    ) -> None:
+        """Inside a turn of the caller's."""
         command = Settle(verb, reserved.reservation, reserved.nonce, **more)  # type: ignore[arg-type]
-        broker.settle(self, request, reserved.partition, command)
-        broker.end_turn()
+        self.node.broker.settle(self, request, reserved.partition, command)
 
     def stats(self, request: int = 9, queue: QueueName = Q) -> None:
         broker = self.node.broker
