@@ -2,8 +2,8 @@
 
 import gc
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +11,11 @@ import attrs
 import trio
 
 from querator import __version__
-from querator.actors.node import Node, NodeOptions, open_node
+from querator.actors.node import Node, NodeOptions, open_stores, run_node
 from querator.actors.pulse import Pulse
 from querator.api.calls import operations
 from querator.api.catalog_access import CatalogAccess
-from querator.api.engine_metrics import engine_metrics, pulse_metrics
+from querator.api.engine_metrics import engine_metrics, pulse_metrics, unsafe_metrics
 from querator.api.http.door import Door, HttpSettings
 from querator.api.http.handler import HttpApi
 from querator.api.registry import SessionRegistry, Settings
@@ -23,16 +23,21 @@ from querator.api.server import Server, ServerOptions
 from querator.config import Config, parse_address, redact
 from querator.core.ids import MILLISECOND, SECOND, Duration, QueueName
 from querator.core.limits import PING_INTERVAL
-from querator.env import Env
-from querator.errors import ConfigError
+from querator.env import Env, FileLock, FileLocked
+from querator.errors import ConfigError, StoreLocked
+from querator.log.line import Line
 from querator.log.memory import MemoryLog
 from querator.log.postgres import PostgresLog
+from querator.log.postgres.checks import UNSAFE_DURABILITY, UNSAFE_ROLE
 from querator.log.sqlite import SqliteLog
+from querator.log.sqlite.store import LOCK_NAME
 from querator.log.store import LogStore
 from querator.log.witness import Witness, WitnessedLog
 
 SECRET_BYTES: Final = 32
 WITNESS_FILE: Final = "witness.json"
+SESSION_KEY: Final = "session"
+"""Name of the secret that all nodes on a database share."""
 _YOUNG: Final = Duration(500 * MILLISECOND)
 _MIDDLE_EVERY: Final = 20
 
@@ -49,6 +54,10 @@ class AppOptions:
     ping_interval: Duration = PING_INTERVAL
     secret: bytes = attrs.field(default=b"", repr=False)
     """Signs resume tokens; empty: drawn anew, so sessions end with the process."""
+    unsafe: tuple[str, ...] = ()
+    """Faults of the log's server that an operator accepted, for the health document ..."""
+    unsafe_codes: tuple[str, ...] = ()
+    """... and for the metrics."""
     requests_per_queue_max: int = 0
     """Calls of the HTTP door that may wait on one queue; 0: only the engine's own bounds."""
 
@@ -93,6 +102,7 @@ def build(node: Node, options: AppOptions) -> Application:
         settings=attrs.evolve(options.http, stores=tuple(node.stores)),
         history=node.history,
         is_full=is_full,
+        is_standing_by=lambda: not node.ownership.is_owner,
     )
     registry = SessionRegistry(
         env,
@@ -105,24 +115,52 @@ def build(node: Node, options: AppOptions) -> Application:
         access=access,
         operations=operations(node.broker, node.catalog, node.history),
     )
+    registry.barred = node.ownership.may_decide
+    registry.owner_address = lambda: node.ownership.owner_address
+    node.ownership.stepped_down = registry.send_away
     api = HttpApi(door)
-    server = Server(registry, api, options.server, probe=node.probe)
+    server = Server(
+        registry, api, options.server, probe=node.probe, notes=lambda: [*options.unsafe, *_standing(node)]
+    )
+    server.metrics.add(unsafe_metrics(options.unsafe_codes))
     server.metrics.add(api.timings.families)
     server.metrics.add(engine_metrics(node))
     return Application(node, server, door)
+
+
+def _standing(node: Node) -> list[str]:
+    """For the health document: a node that stands by is well, and has nothing to say."""
+    if node.ownership.is_owner:
+        return []
+    return [f"stands by; {node.ownership.not_owner().detail}"]
 
 
 @asynccontextmanager
 async def open_application(
     stores: dict[str, LogStore], env: Env, options: AppOptions
 ) -> AsyncIterator[Application]:
-    """A node on these stores, listening; stopped in order at the end.
+    """``run_application`` on stores that are opened for it.
 
     Raises:
         LogError: a store can't be opened.
         OSError: the address can't be had.
     """
-    async with open_node(stores, env, options.node) as node:
+    async with open_stores(stores), run_application(stores, env, options) as application:
+        yield application
+
+
+@asynccontextmanager
+async def run_application(
+    stores: dict[str, LogStore], env: Env, options: AppOptions, line: Line | None = None
+) -> AsyncIterator[Application]:
+    """A node on these open stores, listening; stopped in order at the end. With a ``line`` it may be one of
+    several, and stand by.
+
+    Raises:
+        LogError: the catalog can't be claimed.
+        OSError: the address can't be had.
+    """
+    async with run_node(stores, env, options.node, line) as node:
         application = build(node, options)
         async with trio.open_nursery() as nursery:
             await nursery.start(application.server.run, options.host, options.port)
@@ -130,14 +168,17 @@ async def open_application(
                 yield application
             finally:
                 with trio.CancelScope(shield=True):
-                    await application.stop()
+                    await application.stop(node.ownership.successor_address)
                 nursery.cancel_scope.cancel()
 
 
-def make_stores(log: str, data: Path, env: Env) -> dict[str, LogStore]:
+def make_stores(
+    log: str, data: Path, env: Env, *, unsafe: frozenset[str] = frozenset()
+) -> dict[str, LogStore]:
     """The log store that a setting names: "" or ``sqlite`` (in ``data``), ``memory``, or ``postgres://…``.
 
-    What is durable has a witness beside it, in ``data``.
+    What is durable has a witness beside it, in ``data``. What a PostgreSQL URL leaves out comes from libpq's
+    variables (PGHOST, PGPASSFILE, ...). ``unsafe``: flags of faults to put up with.
 
     Raises:
         ConfigError: it names none.
@@ -147,7 +188,9 @@ def make_stores(log: str, data: Path, env: Env) -> dict[str, LogStore]:
     if log == "memory":
         return {"memory": MemoryLog(env)}
     if log.startswith(("postgres://", "postgresql://")):
-        return {"postgres": WitnessedLog(PostgresLog(env, log), Witness(env, data / WITNESS_FILE))}
+        return {
+            "postgres": WitnessedLog(PostgresLog(env, log, unsafe=unsafe), Witness(env, data / WITNESS_FILE))
+        }
     raise ConfigError(
         f"log: '{redact(log)}' is no log store; use 'sqlite', 'memory' or a postgres:// address"
     )
@@ -207,24 +250,106 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
     """
     host, port = parse_address(config.address)
     log = str(config.log)
-    stores = make_stores(log, config.data, env)
+    stores = make_stores(log, config.data, env, unsafe=unsafe_flags(config))
     options = AppOptions(
         host=host,
         port=port,
-        node=NodeOptions(name=config.address, auth=config.auth, payload_memory=config.payload_memory),
+        node=NodeOptions(
+            name=config.advertise or config.address, auth=config.auth, payload_memory=config.payload_memory
+        ),
         server=ServerOptions(version=__version__, tls=make_tls(config)),
         ping_interval=Duration(config.ping_interval * SECOND),
-        secret=b"" if log == "memory" else await read_secret(config.data, env),
     )
+    shared = postgres_of(next(iter(stores.values())))
+    if shared is not None:
+        await env.files.make_directory(config.data)
+    elif log != "memory":
+        options = attrs.evolve(options, secret=await read_secret(config.data, env))
     async with trio.open_nursery() as nursery:
-        async with open_application(stores, env, options) as application:
-            nursery.start_soon(tend_garbage, env)
-            pulse = Pulse(env)
-            application.server.metrics.add(pulse_metrics(pulse))
-            nursery.start_soon(pulse.run)
-            for store in stores.values():
-                if isinstance(store, WitnessedLog):
-                    nursery.start_soon(store.witness.run)
-            on_ready(application)
-            await stop.wait()
+        with locked(config.data, env, is_needed=shared is not None):
+            async with open_stores(stores):
+                line = None
+                if shared is not None:
+                    options = await share(shared, options, env)
+                    line = shared.line(
+                        name=options.node.name,
+                        address=options.node.name,
+                        nonce=await read_nonce(config.data, env),
+                    )
+                async with run_application(stores, env, options, line) as application:
+                    if shared is not None:
+                        application.node.time_reference = shared.time
+                    nursery.start_soon(tend_garbage, env)
+                    pulse = Pulse(env)
+                    application.server.metrics.add(pulse_metrics(pulse))
+                    nursery.start_soon(pulse.run)
+                    for store in stores.values():
+                        if isinstance(store, WitnessedLog):
+                            nursery.start_soon(store.witness.run)
+                    on_ready(application)
+                    await stop.wait()
         nursery.cancel_scope.cancel()
+
+
+def unsafe_flags(config: Config) -> frozenset[str]:
+    """The flags of faults that the operator puts up with."""
+    given = ((UNSAFE_DURABILITY, config.unsafe_durability), (UNSAFE_ROLE, config.unsafe_role))
+    return frozenset(flag for flag, is_given in given if is_given)
+
+
+def postgres_of(store: LogStore) -> PostgresLog | None:
+    """The PostgreSQL log that a store is, if it is one."""
+    inner = store.store if isinstance(store, WitnessedLog) else store
+    return inner if isinstance(inner, PostgresLog) else None
+
+
+async def share(store: PostgresLog, options: AppOptions, env: Env) -> AppOptions:
+    """What all nodes on a database have in common: its clock, and the secret that signs resume tokens, so
+    that a session goes on at whichever node takes over."""
+    if store.facts is not None:
+        env.clock.align(store.facts.time)
+    faults = store.accepted_faults
+    return attrs.evolve(
+        options,
+        secret=await store.shared_secret(SESSION_KEY, env.rng.token_bytes(SECRET_BYTES)),
+        unsafe=tuple(f"accepted by --{fault.flag}: {fault.reason}" for fault in faults),
+        unsafe_codes=tuple(fault.code for fault in faults),
+    )
+
+
+async def read_nonce(data: Path, env: Env) -> int:
+    """What tells this node from another one of its name: drawn at the first start, kept in its directory.
+
+    Only one process has the directory at a time, so a process that finds the nonce there comes after one
+    that is gone, and may have its place in the line at once.
+    """
+    path = data / "node"
+    try:
+        return int(await env.files.read(path))
+    except FileNotFoundError:
+        nonce = env.rng.nonce()
+        await env.files.write(path, str(nonce).encode())
+        return nonce
+
+
+@contextmanager
+def locked(data: Path, env: Env, *, is_needed: bool) -> Iterator[None]:
+    """Have the directory for this process alone (an SQLite log sees to that itself).
+
+    Raises:
+        StoreLocked: another process has it.
+    """
+    lock: FileLock | None = None
+    if is_needed:
+        try:
+            lock = env.files.lock(data / LOCK_NAME)
+        except FileLocked as error:
+            holder = error.holder or "another process"
+            raise StoreLocked(
+                f"the data directory {data} is in use by {holder}: each node needs one of its own (--data)"
+            ) from error
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()

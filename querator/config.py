@@ -75,6 +75,10 @@ def _address(text: str) -> str:
     return text
 
 
+def _place(text: str) -> str:
+    return _address(text) if text else ""
+
+
 def _size(value: str) -> int:
     """Bytes of ``256MiB``, ``1_000_000`` and the like."""
     match = re.fullmatch(r"(\d[\d_]*)\s*([A-Za-z]*)", value)
@@ -140,6 +144,15 @@ class Config:
         SecretStr("sqlite"),
         "where the log is kept: sqlite (in the data directory), memory, or a PostgreSQL URL",
         _log,
+    )
+    advertise: str = _setting(
+        "", "HOST:PORT at which clients reach this node, if not at its address; names it among others", _place
+    )
+    unsafe_durability: bool = _setting(
+        False, "use a PostgreSQL that may lose acknowledged items in a crash", to_bool
+    )
+    unsafe_role: bool = _setting(
+        False, "connect to PostgreSQL as a role that could change or remove history", to_bool
     )
     auth: bool = _setting(False, "every request needs an API key", to_bool)
     api_key: SecretStr = _setting(SecretStr(""), "the key that clients present", SecretStr)

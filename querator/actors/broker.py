@@ -88,11 +88,15 @@ class Broker:
         self.halted: Callable[[PartitionActor, str], None] = _ignore_fault
         self.recalls: Callable[[PartitionActor, Requester, int, Settle], bool] = _recalls_nothing
         """Asked who will answer for a reservation that memory has forgotten; False: memory."""
+        self.may_decide: Callable[[], Rejected | None] = _always
+        """Asked at the beginning of each turn: why nothing may be decided or answered in it."""
+        self._barred: Rejected | None = None
 
     # --- turns ----------------------------------------------------------------------------------
 
     def begin_turn(self) -> Instant:
         self.now = self._env.clock.now()
+        self._barred = self.may_decide()
         return self.now
 
     def end_turn(self) -> None:
@@ -195,8 +199,10 @@ class Broker:
 
     def _queue(self, requester: Requester, request: int, name: QueueName) -> QueueRuntime | None:
         queue = self.queues.get(name)
-        if queue is None or self.is_closing or queue.is_closing:
-            if self.is_closing:
+        if queue is None or self.is_closing or queue.is_closing or self._barred is not None:
+            if self._barred is not None:
+                refusal = self._barred
+            elif self.is_closing:
                 refusal = Rejected(Code.SHUTTING_DOWN, "service is shutting down")
             elif queue is not None:
                 refusal = Rejected(Code.SHUTTING_DOWN, "queue is shutting down", "queue")
@@ -260,6 +266,9 @@ class Broker:
 
     def settle(self, requester: Requester, request: int, partition: PartitionId, command: Settle) -> None:
         actor = self.actors.get(partition)
+        if self._barred is not None:
+            requester.deliver([(request, self._barred)])
+            return
         if actor is None:
             known = any(partition in queue.partitions for queue in self.queues.values())
             requester.deliver([(request, self._absent(partition, None) if known else LOST)])
@@ -276,8 +285,8 @@ class Broker:
 
     def command(self, requester: Requester, request: int, partition: PartitionId, command: Command) -> None:
         actor = self.actors.get(partition)
-        if actor is None:
-            requester.deliver([(request, self._absent(partition, None))])
+        if actor is None or self._barred is not None:
+            requester.deliver([(request, self._barred or self._absent(partition, None))])
             return
         if type(command) is SettlePlaces:
             queue = self.queues.get(QueueName(actor.queue))
@@ -596,6 +605,8 @@ class Broker:
                     entry.requester.deliver([(number, Rejected(code, detail, "queue"))])
         for actor in queue.open_actors():
             self.remove_actor(actor)
+        for partition in queue.partitions:
+            self._unsent.pop(partition, None)
 
     def refuse_waiting(self, queue: QueueRuntime, code: Code, detail: str) -> None:
         """Answer all that is parked or held there."""
@@ -705,6 +716,10 @@ class _Absent:
 
 def _order(kept: tuple[int, Callable[[], None]]) -> int:
     return kept[0]
+
+
+def _always() -> Rejected | None:
+    return None
 
 
 def _ignore(actor: PartitionActor) -> None:

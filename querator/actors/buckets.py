@@ -58,6 +58,8 @@ class BucketService:
         """Open a new bucket whenever the open one is full; for ever."""
         while True:
             await self._env.clock.sleep(_LOOK)
+            if self._broker.may_decide() is not None:
+                continue
             for name, store in self._stores.items():
                 try:
                     open_bucket = (await store.buckets())[-1]
@@ -128,6 +130,9 @@ class BucketService:
         is_exported: Callable[[PartitionId, Position], bool] | None,
     ) -> str:
         """Why the partition still needs the bucket; empty when it does not."""
+        if self._broker.may_decide() is not None:
+            # A stand-by's catalog is empty: it knows of no queue, which proves no deletion.
+            return "this node does not own it"
         if partition == CATALOG_PARTITION:
             return "" if await self._catalog.snapshot() else "the catalog has no snapshot"
         actor = self._broker.actors.get(partition)

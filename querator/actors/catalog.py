@@ -96,6 +96,8 @@ class CatalogOwner:
         self._hash = GENESIS
         self._is_open = False
         self._log = _CatalogReader(CATALOG_PARTITION)
+        self.lost = trio.Event()
+        """Set when changes can't be made any more, until ``open`` claims the catalog anew."""
 
     @property
     def catalog(self) -> Catalog:
@@ -103,7 +105,7 @@ class CatalogOwner:
         return self._catalog
 
     async def open(self) -> None:
-        """Claim partition 0 and fold it."""
+        """Claim partition 0 and fold it; again, when it was lost."""
         log = _CatalogReader(CATALOG_PARTITION)
         await claim(self._store, self._env, CATALOG_PARTITION, node=self._node, reader=log)
         self._log = log
@@ -112,6 +114,27 @@ class CatalogOwner:
         self._position = log.position
         self._hash = log.hash
         self._is_open = True
+        self.lost = trio.Event()
+
+    def close(self) -> None:
+        """Another node owns it now: change nothing, and show nothing that may be out of date."""
+        self._is_open = False
+        self._catalog = Catalog()
+        self.lost = trio.Event()
+
+    async def is_last(self) -> bool:
+        """Whether nobody wrote to the catalog since this node did.
+
+        Raises:
+            LogError: the store does not say.
+        """
+        tail = await self._store.tail(CATALOG_PARTITION)
+        return tail is not None and tail.position == self._position and tail.hash == self._hash
+
+    def _lose(self, catalog: Catalog) -> None:
+        if self._catalog is catalog:
+            self._is_open = False
+            self.lost.set()
 
     async def snapshot(self) -> bool:
         """Store the catalog as it is, so that the history behind it may be dropped; whether it is stored.
@@ -154,12 +177,16 @@ class CatalogOwner:
                 return decision
             if not decision.documents:
                 return decision.reply
+            catalog = self._catalog
             with trio.CancelScope(shield=True):
                 refusal = await self._commit(decision.documents)
                 if refusal is not None:
                     return refusal
+                if self._catalog is not catalog:
+                    # Closed or claimed anew meanwhile; the change is in the log, for whoever reads it there.
+                    return decision.reply
                 for document in decision.documents:
-                    evolve(self._catalog, document)
+                    evolve(catalog, document)
                 for document in decision.documents:
                     await self._carry_out(document)
             return decision.reply
@@ -169,17 +196,19 @@ class CatalogOwner:
         events: list[ev.Event] = [ev.TurnStarted(now)]
         events += [ev.CatalogChanged(encode(document)) for document in documents]
         record = seal(CATALOG_PARTITION, Position(self._position + 1), self._hash, self._nonce, now, events)
+        catalog = self._catalog
         mine = False
         with trio.move_on_after(seconds(CHANGE_TIMEOUT)) as scope:
             mine = await append_surely(self._store, self._env, record)
         if scope.cancelled_caught:
             # It may yet appear: whoever appends next must find out, so this owner stops here.
-            self._is_open = False
+            self._lose(catalog)
             return Rejected(Code.OUTCOME_UNKNOWN, "the catalog's store did not answer in time")
         if not mine:
-            self._is_open = False
+            self._lose(catalog)
             telemetry.emit("catalog.lost")
             return Rejected(Code.NOT_OWNER, "another node owns the catalog now")
-        self._position = record.position
-        self._hash = record.hash
+        if self._catalog is catalog:
+            self._position = record.position
+            self._hash = record.hash
         return None

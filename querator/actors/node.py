@@ -4,7 +4,7 @@ The production server, the conformance host, the tests' in-process broker and a 
 this, with other stores and another Env.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -17,6 +17,7 @@ from querator.actors.buckets import BucketService
 from querator.actors.catalog import CatalogOwner
 from querator.actors.history import History
 from querator.actors.moves import Mover
+from querator.actors.ownership import Ownership
 from querator.actors.partition import PartitionActor
 from querator.actors.payloads import PayloadService
 from querator.actors.recall import Recall
@@ -24,11 +25,12 @@ from querator.actors.snapshots import SnapshotService
 from querator.actors.supervisor import Supervisor
 from querator.actors.writer import LogWriter
 from querator.core.catalog.commands import Bootstrap
-from querator.core.ids import MILLISECOND, SECOND, Duration, QueueName
-from querator.core.limits import BUCKET_BYTES, PAYLOAD_MEMORY_BYTES, SESSION_GRACE
+from querator.core.ids import MILLISECOND, SECOND, Duration, Instant, QueueName
+from querator.core.limits import BUCKET_BYTES, CLOCK_REFERENCE_INTERVAL, PAYLOAD_MEMORY_BYTES, SESSION_GRACE
 from querator.core.replies import Code
 from querator.env import Env, seconds
 from querator.errors import LogError
+from querator.log.line import Line
 from querator.log.store import LogStore
 
 STOP_TIMEOUT: Final = Duration(5 * SECOND)
@@ -51,7 +53,9 @@ class NodeOptions:
 class Node:
     """A running node; see ``open_node``."""
 
-    def __init__(self, stores: dict[str, LogStore], env: Env, options: NodeOptions) -> None:
+    def __init__(
+        self, stores: dict[str, LogStore], env: Env, options: NodeOptions, line: Line | None = None
+    ) -> None:
         self.env = env
         self.options = options
         self.stores = stores
@@ -75,6 +79,16 @@ class Node:
             env,
             bucket_bytes=options.bucket_bytes,
         )
+        self.ownership = Ownership(
+            self.broker,
+            self.catalog,
+            self.supervisor,
+            env,
+            line=line,
+            bootstrap=Bootstrap(options.auth),
+        )
+        self.time_reference: Callable[[], Awaitable[Instant]] | None = None
+        """A clock that all nodes on a store share; ours follows it slowly. ``None``: the wall clock."""
         self.broker.starved = self.payloads.starved
         self.broker.leaving = self.mover.leaving
         for name, store in stores.items():
@@ -88,7 +102,7 @@ class Node:
             self.snapshots.committed(actor)
 
     async def start(self, nursery: trio.Nursery) -> None:
-        """Open the catalog and every partition; services run in ``nursery``."""
+        """Open the catalog and every partition, or stand by; services run in ``nursery``."""
         await nursery.start(self.supervisor.run)
         for writer in self.broker.writers.values():
             nursery.start_soon(writer.run, name="log writer")
@@ -99,19 +113,31 @@ class Node:
         nursery.start_soon(self.snapshots.run, name="snapshots")
         nursery.start_soon(self.buckets.run, name="buckets")
         nursery.start_soon(self._keep_house, name="housekeeping")
-        await self.catalog.open()
-        await self.catalog.change(Bootstrap(self.options.auth))
-        await self.supervisor.open_all(self.catalog.catalog)
+        await self.ownership.start()
+        nursery.start_soon(self.ownership.run, name="ownership")
 
     async def _keep_house(self) -> None:
         """Small duties that no turn should pay for."""
+        asked_at = self.env.clock.monotonic()
         while True:
             await self.env.clock.sleep(_HOUSEKEEPING)
             while self.payloads.spill():
                 await trio.lowlevel.checkpoint()
-            step = self.env.clock.step()
-            if step:
-                telemetry.emit("clock.stepped", by=step)
+            if self.time_reference is None:
+                self._compare_clock(None)
+            elif self.env.clock.monotonic() - asked_at > CLOCK_REFERENCE_INTERVAL:
+                asked_at = self.env.clock.monotonic()
+                try:
+                    reference = await self.time_reference()
+                except LogError:
+                    # The store says elsewhere that it is away; until it is back our clock runs on.
+                    continue
+                self._compare_clock(reference)
+
+    def _compare_clock(self, reference: Instant | None) -> None:
+        step = self.env.clock.step(reference)
+        if step:
+            telemetry.emit("clock.stepped", by=step)
 
     def refuse_waiting(self) -> None:
         """Let in what is held, and answer all that is parked: nobody waits for a node that stops."""
@@ -135,9 +161,13 @@ class Node:
                 await self.snapshots.finish(list(broker.actors.values()))
         for actor in list(broker.actors.values()):
             actor.close(Code.OUTCOME_UNKNOWN, "the server stopped")
+        with trio.move_on_after(seconds(STOP_TIMEOUT)):
+            await self.ownership.leave()
 
     async def probe(self) -> str:
         """Empty when the storage answers; else what is wrong."""
+        if self.ownership.fault:
+            return self.ownership.fault
         for queue in self.broker.queues.values():
             for fault in queue.faults.values():
                 return fault
@@ -153,19 +183,36 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(stores: dict[str, LogStore], env: Env, options: NodeOptions) -> AsyncIterator[Node]:
-    """Open the stores, start a node on them, and stop it in order at the end.
+async def open_stores(stores: dict[str, LogStore]) -> AsyncIterator[None]:
+    """Open the stores; close them at the end.
 
     Raises:
-        LogError: a store can't be opened, or the catalog not be claimed.
+        LogError: a store can't be opened.
+    """
+    opened: list[LogStore] = []
+    try:
+        for store in stores.values():
+            await store.open()
+            opened.append(store)
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            for store in opened:
+                await store.aclose()
+
+
+@asynccontextmanager
+async def run_node(
+    stores: dict[str, LogStore], env: Env, options: NodeOptions, line: Line | None = None
+) -> AsyncIterator[Node]:
+    """Start a node on open stores, and stop it in order at the end. Without a line it is the only one.
+
+    Raises:
+        LogError: the catalog can't be claimed.
     """
     async with trio.open_nursery() as nursery:
-        opened: list[LogStore] = []
         try:
-            for store in stores.values():
-                await store.open()
-                opened.append(store)
-            node = Node(stores, env, options)
+            node = Node(stores, env, options, line)
             await node.start(nursery)
             try:
                 yield node
@@ -174,6 +221,14 @@ async def open_node(stores: dict[str, LogStore], env: Env, options: NodeOptions)
                     await node.stop()
         finally:
             nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True):
-                for store in opened:
-                    await store.aclose()
+
+
+@asynccontextmanager
+async def open_node(stores: dict[str, LogStore], env: Env, options: NodeOptions) -> AsyncIterator[Node]:
+    """``open_stores``, then ``run_node``.
+
+    Raises:
+        LogError: a store can't be opened, or the catalog not be claimed.
+    """
+    async with open_stores(stores), run_node(stores, env, options) as node:
+        yield node

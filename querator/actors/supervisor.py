@@ -22,7 +22,7 @@ from querator.core.catalog.documents import QueueChanged, QueueCreated, QueueDel
 from querator.core.commands import ApplyPolicy, Command, Pause, Resume
 from querator.core.ids import MILLISECOND, SECOND, Duration, PartitionId, QueueName, SessionId
 from querator.core.policy import Policy, encode_policy
-from querator.core.replies import Code, Reply
+from querator.core.replies import Code, Rejected, Reply
 from querator.env import Env
 from querator.errors import CorruptRecord, DataLossSuspected, LogError
 from querator.log.store import LogStore
@@ -80,6 +80,7 @@ class Supervisor:
         self._node = node
         self._nursery: trio.Nursery | None = None
         self._opening: dict[PartitionId, trio.CancelScope] = {}
+        self._is_serving = False
         self.restarts = 0
         self.catalog = Catalog()
 
@@ -90,17 +91,39 @@ class Supervisor:
             task_status.started()
             await trio.sleep_forever()
 
-    async def open_all(self, catalog: Catalog) -> None:
-        """Open every queue of the catalog; returns when each partition is open or known to be failing."""
+    async def follow(self, catalog: Catalog) -> None:
+        """Serve the queues of this catalog and no others; returns when each partition is open or known to be
+        failing. Queues that are open already are only told what changed."""
         self.catalog = catalog
+        self._is_serving = True
+        for runtime in list(self._broker.queues.values()):
+            known = catalog.queues.get(runtime.name)
+            if known is None or tuple(part.id for part in known.partitions) != runtime.partitions:
+                await self._close_queue(runtime.name)
         async with trio.open_nursery() as nursery:
-            for queue in catalog.queues.values():
+            for queue in list(catalog.queues.values()):
+                if queue.name in self._broker.queues:
+                    await self._reconcile(queue)
+                    continue
                 runtime = self._broker.add_queue(queue.name, tuple(part.id for part in queue.partitions))
                 for index in range(len(queue.partitions)):
                     nursery.start_soon(partial(self._bring_up, queue, runtime, index, is_new=False))
 
+    def step_down(self, refusal: Rejected) -> None:
+        """Another node decides now: throw away all that is open here, and tell those who wait."""
+        self._is_serving = False
+        for scope in self._opening.values():
+            scope.cancel()
+        for actor in list(self._broker.actors.values()):
+            actor.close(Code.OUTCOME_UNKNOWN, "another node took over")
+        for name in list(self._broker.queues):
+            self._broker.remove_queue(name, refusal.code, refusal.detail)
+        self.catalog = Catalog()
+
     async def carry_out(self, document: Document) -> None:
         """Make a committed change of the catalog true for the partitions."""
+        if not self._is_serving:
+            return
         change = document.change
         if isinstance(change, QueueCreated):
             queue = change.queue

@@ -1,6 +1,6 @@
 """What the engine counts, for ``/metrics``: read from memory when asked for, never counted twice."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -16,6 +16,7 @@ def engine_metrics(node: Node) -> Source:
     def families() -> Iterable[Metric]:
         yield from _queues(node)
         yield from _log(node)
+        yield from _ownership(node)
 
     return families
 
@@ -30,6 +31,27 @@ def pulse_metrics(pulse: Pulse) -> Source:
         )
         longest.add_metric([], pulse.longest / SECOND)
         yield longest
+
+    return families
+
+
+def _ownership(node: Node) -> Iterable[Metric]:
+    owner = GaugeMetricFamily("querator_owner", "Whether this node decides (1) or stands by (0)")
+    owner.add_metric([], int(node.ownership.is_owner))
+    yield owner
+    yield CounterMetricFamily("querator_take_overs", "Times this node took over", node.ownership.take_overs)
+
+
+def unsafe_metrics(codes: Sequence[str]) -> Source:
+    """What an operator accepted by an --unsafe flag; no sample when there is nothing."""
+
+    def families() -> Iterable[Metric]:
+        unsafe = GaugeMetricFamily(
+            "querator_unsafe", "Faults of the log's server that were accepted by a flag", labels=["fault"]
+        )
+        for code in codes:
+            unsafe.add_metric([code], 1)
+        yield unsafe
 
     return families
 

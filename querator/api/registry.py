@@ -7,7 +7,7 @@ and not confirmed is kept here, and pushed again to the next connection.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
@@ -21,6 +21,7 @@ from querator.core import limits
 from querator.core.catalog import Principal
 from querator.core.commands import Settle, Verb
 from querator.core.ids import NEVER, Duration, Instant, PartitionId, ReservationNumber, SessionId
+from querator.core.replies import Rejected
 from querator.env import Env
 from querator.protocol import messages as wire
 from querator.protocol.closing import CloseCode
@@ -96,6 +97,10 @@ class SessionRegistry:
         self.operations = operations if operations is not None else {}
         self.counters = counters if counters is not None else Counters()
         self.is_draining = False
+        self.barred: Callable[[], Rejected | None] = _never
+        """Why this node can't take sessions now ..."""
+        self.owner_address: Callable[[], str] = str
+        """... and where clients should go instead; "": anywhere."""
         self.watching: dict[Session, None] = {}
         """Sessions that have watches."""
         self._states: dict[SessionId, SessionState] = {}
@@ -256,6 +261,16 @@ class SessionRegistry:
             if state.current is None and state.forgotten_at and self._states.get(state.session) is state:
                 del self._states[state.session]
 
+    def send_away(self, to: str) -> None:
+        """This node decides nothing any more: every client is told where to go, and cut off."""
+        self.broker.begin_turn()
+        try:
+            for session in self.sessions:
+                session.drain(self.env.clock.now(), to)
+                session.close(CloseCode.GOING_AWAY, "not_owner: another node took over")
+        finally:
+            self.broker.end_turn()
+
     def drain(self, deadline: Instant, to: str = "") -> None:
         """Tell every client to finish and leave; nothing new is begun for them."""
         self.is_draining = True
@@ -265,6 +280,10 @@ class SessionRegistry:
                 session.drain(deadline, to)
         finally:
             self.broker.end_turn()
+
+
+def _never() -> Rejected | None:
+    return None
 
 
 ANNOUNCED_LIMITS: Final = {

@@ -9,7 +9,7 @@ wait for the clients to finish, close.
 import contextlib
 import errno
 import ssl
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Final
 
 import attrs
@@ -68,6 +68,7 @@ class Server:
         options: ServerOptions = ServerOptions(),
         *,
         probe: Probe = _healthy,
+        notes: Callable[[], Sequence[str]] = tuple,
         metrics: MetricsPage | None = None,
     ) -> None:
         self.registry = registry
@@ -80,6 +81,7 @@ class Server:
         self._counters = registry.counters
         self._handler = _Router(self, http)
         self._probe = probe
+        self._notes = notes
         self._dates = Dates(registry.env.clock.now)
         self._patience = Patience(registry.env.clock)
         self._number = 0
@@ -215,7 +217,7 @@ class Server:
             fault = "the probe did not return in time"
             with trio.move_on_after(seconds(_PROBE_TIMEOUT)):
                 fault = await self._look()
-        return health_response(fault, self._env.clock.now(), self.options.version)
+        return health_response(fault, self._env.clock.now(), self.options.version, self._notes())
 
     async def _look(self) -> str:
         try:

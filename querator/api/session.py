@@ -157,6 +157,12 @@ class Session:
         self.close(CloseCode.BAD_FRAME, "the first message is hello")
 
     def _greet(self, hello: wire.Hello) -> None:
+        barred = self.registry.barred()
+        if barred is not None:
+            # Before anything is asked of a catalog that is not here.
+            self._answers.append(wire.GoingAway(self._now, self.registry.owner_address()))
+            self.close(CloseCode.GOING_AWAY, f"{barred.code.value}: {barred.detail}")
+            return
         known = self.registry.access.authenticate(hello.auth or self._authorization, self._now)
         if isinstance(known, Rejected):
             self._answers.append(wire.Error(known.code, known.detail, "$[0].auth"))

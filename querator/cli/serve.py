@@ -29,6 +29,28 @@ async def serve(
         str | None,
         Parameter(help="Where the log is: sqlite, memory or postgresql://USER@HOST/DB. [env: QUERATOR_LOG]"),
     ] = None,
+    advertise: Annotated[
+        str | None,
+        Parameter(
+            help="HOST:PORT at which clients reach this node, if it is not its address. "
+            "[env: QUERATOR_ADVERTISE]"
+        ),
+    ] = None,
+    unsafe_durability: Annotated[
+        bool | None,
+        Parameter(
+            negative="",
+            help="Use a PostgreSQL that may lose acknowledged items in a crash. "
+            "[env: QUERATOR_UNSAFE_DURABILITY]",
+        ),
+    ] = None,
+    unsafe_role: Annotated[
+        bool | None,
+        Parameter(
+            negative="",
+            help="Connect to PostgreSQL as a role that could change history. [env: QUERATOR_UNSAFE_ROLE]",
+        ),
+    ] = None,
     auth: Annotated[
         bool | None, Parameter(help="Whether every request needs an API key. [env: QUERATOR_AUTH]")
     ] = None,
@@ -67,6 +89,9 @@ async def serve(
             "address": address,
             "data": None if data is None else str(data),
             "log": log,
+            "advertise": advertise,
+            "unsafe_durability": unsafe_durability,
+            "unsafe_role": unsafe_role,
             "auth": auth,
             "insecure": insecure,
             "tls_certificate": None if tls_certificate is None else str(tls_certificate),

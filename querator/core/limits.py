@@ -130,6 +130,8 @@ QUERY_TIMEOUT: Final = Duration(60 * SECOND)
 NODE_LEASE: Final = Duration(6 * SECOND)
 """A node that has not been seen for so long is gone: the next one in line takes over."""
 NODE_RENEWAL: Final = Duration(2 * SECOND)
+CLOCK_REFERENCE_INTERVAL: Final = Duration(10 * SECOND)
+"""How often a node compares its clock with its database's."""
 NODE_DRIFT_PERMILLE: Final = 10
 """How much faster the database's clock may run than ours before a node trusts its lease too long."""
 READ_BYTES_MAX: Final = 16_777_216

@@ -20,6 +20,9 @@ class Clock(Protocol):
     def now(self) -> Instant:
         """This moment. Nondecreasing over the life of the clock."""
 
+    def align(self, reference: Instant) -> None:
+        """Take the reference's time (a database's), before anybody has read this clock."""
+
     def monotonic(self) -> int:
         """Microseconds since an arbitrary moment, suspended time included; only differences mean anything."""
 

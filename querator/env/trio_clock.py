@@ -46,6 +46,9 @@ class TrioClock:
         jumped, self._jumped = self._jumped, 0
         return Duration(jumped if reference is None else reference - self.now())
 
+    def align(self, reference: Instant) -> None:
+        self._start = Instant(reference - self.monotonic())
+
     def jump(self, by: Duration) -> None:
         """A fault: this node's wall clock jumps. ``now()`` does not follow, ``step()`` tells, once."""
         self._jumped += by

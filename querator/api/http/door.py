@@ -79,6 +79,8 @@ class Door:
     history: HistoryPort | None = None
     is_full: Callable[[QueueName, int], bool] = _never_full
     is_stopping: bool = False
+    is_standing_by: Callable[[], bool] = bool
+    """Another node has all the queues; here is not even a catalog to look into."""
     _traffic: dict[QueueName, Traffic] = attrs.field(factory=dict)
 
     @property

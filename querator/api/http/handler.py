@@ -18,8 +18,10 @@ from querator.api.http.refusals import (
     INTERNAL_ERROR,
     NOT_IMPLEMENTED,
     OK,
+    RETRY_REQUEST,
     UNAUTHORIZED,
     Refused,
+    moved,
 )
 from querator.api.http.timing import Timings
 from querator.core.catalog import Principal
@@ -66,6 +68,8 @@ class HttpApi:
     async def _handle(self, request: HttpRequest) -> HttpResponse:
         if request.method != "POST":
             raise Refused(BAD_REQUEST, f"http method '{request.method}' not allowed; only POST")
+        if self.door.is_standing_by():
+            raise Refused(RETRY_REQUEST, moved(0))
         caller = self._authenticate(request.headers.get("authorization"))
         endpoint = BY_PATH.get(request.path)
         if endpoint is None:

@@ -58,6 +58,11 @@ TRY_AGAIN: Final = "internal error, try your request again"
 ACCESS_DENIED: Final = "access denied"
 
 
+def moved(partition: int) -> str:
+    """The partition, by its queue-local index, may be another node's."""
+    return f"partition not found; partition '{partition}' may have moved, retry again"
+
+
 def refusal_of(rejected: Rejected, queue: str, partition: int = 0) -> Refused:
     """What the engine's rejection is on this door. ``partition`` is the queue-local index."""
     match rejected.code:
@@ -74,8 +79,7 @@ def refusal_of(rejected: Rejected, queue: str, partition: int = 0) -> Refused:
             text = f"partition not available; partition '{partition}' is failing, retry again"
             return Refused(RETRY_REQUEST, text)
         case Code.NOT_OWNER:
-            text = f"partition not found; partition '{partition}' may have moved, retry again"
-            return Refused(RETRY_REQUEST, text)
+            return Refused(RETRY_REQUEST, moved(partition))
         case Code.OUTCOME_UNKNOWN:
             return Refused(RETRY_REQUEST, TRY_AGAIN)
         case Code.INTERNAL:

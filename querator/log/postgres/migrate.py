@@ -11,7 +11,7 @@ import attrs
 import psycopg
 from psycopg import sql
 
-from querator.errors import ConfigError
+from querator.errors import ConfigError, LogUnavailable
 from querator.log.postgres.statements import bucket_table, migrations, text
 
 LOCK: Final = 0x5175_6572
@@ -31,9 +31,18 @@ def install(conninfo: str, *, role: str | None = None, post: bool = True) -> lis
     that the version before could not live with.
 
     Raises:
-        ConfigError: the database is newer, or a script it has is not the one we know.
-        psycopg.Error: PostgreSQL refused.
+        ConfigError: the database is newer, or a script it has is not the one we know, or it refused.
+        LogUnavailable: it cannot be reached.
     """
+    try:
+        return _install(conninfo, role=role, post=post)
+    except psycopg.OperationalError as error:
+        raise LogUnavailable(f"PostgreSQL: {str(error).strip()}") from error
+    except psycopg.Error as error:
+        raise ConfigError(f"PostgreSQL refused: {str(error).strip()}") from error
+
+
+def _install(conninfo: str, *, role: str | None, post: bool) -> list[Applied]:
     done = []
     with psycopg.connect(conninfo, autocommit=True) as connection:
         while True:

@@ -5,8 +5,6 @@ The first node in line claims everything; the others stand by, with its address 
 that does not renew in time falls out of the line and joins again at its end.
 """
 
-import enum
-
 import attrs
 
 from querator.core.ids import Duration
@@ -18,6 +16,7 @@ from querator.core.limits import (
 )
 from querator.env import Env
 from querator.errors import LogUnavailable
+from querator.log.line import Role, Standing
 from querator.log.postgres import wire
 from querator.log.postgres.checks import complete
 from querator.log.postgres.pool import Pool
@@ -29,23 +28,6 @@ def open_lease(
 ) -> "NodeLease":
     """A lease with a connection of its own, so that a renewal never waits behind other work."""
     return NodeLease(Pool(conninfo, env, 1, unsafe=unsafe), env, name=name, address=address, nonce=nonce)
-
-
-class Role(enum.Enum):
-    OWNER = "owner"
-    """First in line: may claim, and keep what it claimed."""
-    STANDBY = "standby"
-    """Somebody else is first, or nobody knows."""
-
-
-@attrs.frozen
-class Standing:
-    """A node's place in the line, as of its last renewal."""
-
-    role: Role
-    owner_name: str = ""
-    owner_address: str = ""
-    """Where clients are sent; "" when it is not known."""
 
 
 @attrs.frozen
@@ -99,9 +81,18 @@ class NodeLease:
         line = [
             Place(name.decode(), wire.decode_int(nonce), address.decode()) for name, nonce, address in rows
         ]
+        if not line:
+            # Another boot renewed our name just when its time seemed to be over.
+            self._standing = Standing(Role.STANDBY)
+            return self._standing
         first = line[0]
         is_owner = (first.name, first.nonce) == (self._name, self._nonce)
-        self._standing = Standing(Role.OWNER if is_owner else Role.STANDBY, first.name, first.address)
+        self._standing = Standing(
+            Role.OWNER if is_owner else Role.STANDBY,
+            first.name,
+            first.address,
+            line[1].address if len(line) > 1 else "",
+        )
         self._believed_until = sent_at + self._lease * (1_000 - NODE_DRIFT_PERMILLE) // 1_000
         return self.standing()
 
@@ -109,7 +100,10 @@ class NodeLease:
         """Step out of the line, so that the next one takes over at its next renewal. For a clean drain:
         call it when nothing more will be appended."""
         self._standing = Standing(Role.STANDBY)
-        await self._run("leave_node", [self._name.encode(), wire.encode_int8(self._nonce)])
+        try:
+            await self._run("leave_node", [self._name.encode(), wire.encode_int8(self._nonce)])
+        finally:
+            self._pool.close()
 
     async def forget_the_gone(self) -> None:
         """Remove nodes unseen for a day."""

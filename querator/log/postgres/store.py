@@ -17,6 +17,7 @@ from querator.log.postgres.checks import (
     schema_faults,
 )
 from querator.log.postgres.connection import Rows, connect
+from querator.log.postgres.node import NodeLease, open_lease
 from querator.log.postgres.pool import Pool
 from querator.log.postgres.snapshots import SnapshotRows
 from querator.log.postgres.statements import statement
@@ -178,6 +179,36 @@ class PostgresLog:
             return await connection.run(
                 statement(name, bucket=bucket), parameters, within=QUERY_TIMEOUT, prepare=True
             )
+
+    # --- What nodes share ------------------------------------------------------------------------
+
+    def line(self, *, name: str, address: str, nonce: int) -> NodeLease:
+        """A place in the line of nodes on this database, not yet taken."""
+        return open_lease(
+            self._env, self._conninfo, name=name, address=address, nonce=nonce, unsafe=self._unsafe
+        )
+
+    async def shared_secret(self, name: str, fresh: bytes) -> bytes:
+        """The secret of that name that all nodes have; ``fresh`` where there was none.
+
+        Raises:
+            LogUnavailable: the database does not answer.
+        """
+        while True:
+            rows = complete(await self._read("shared_secret", [name.encode(), fresh]))
+            if rows:
+                return rows[0][0]
+
+    async def time(self) -> Instant:
+        """The database's clock, now.
+
+        Raises:
+            LogUnavailable: the database does not answer.
+        """
+        asked_at = self._env.clock.monotonic()
+        rows = complete(await self._read("time", []))
+        way_back = (self._env.clock.monotonic() - asked_at) // 2
+        return Instant(wire.decode_int(rows[0][0]) + way_back)
 
     # --- Snapshots -------------------------------------------------------------------------------
 
