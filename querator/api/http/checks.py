@@ -13,6 +13,7 @@ from querator.api.http.durations import (
 from querator.api.http.refusals import refuse
 from querator.core import limits
 from querator.core.catalog.access import KEY_TAG_LENGTH_MAX, is_key_tag
+from querator.core.white_space import has_white_space, is_blank
 
 REQUEST_TIMEOUT_MAX: Final = 15 * MINUTE
 REQUEST_TIMEOUT_MIN: Final = 10 * MILLISECOND
@@ -24,15 +25,6 @@ LIST_LIMIT_MAX: Final = 100_000
 
 _parse_short: Final = functools.lru_cache(maxsize=256)(parse_duration)
 """Clients say the same timeout over and over."""
-
-
-def is_blank(text: str) -> bool:
-    """Empty, or white space only."""
-    return not text or text.isspace()
-
-
-def has_white_space(text: str) -> bool:
-    return any(character.isspace() for character in text)
 
 
 def size(text: str) -> int:

@@ -10,7 +10,6 @@ import attrs
 
 from querator.actors.ports import BrokerPort, CatalogPort, HistoryPort
 from querator.api.catalog_access import CatalogAccess
-from querator.api.http.checks import is_blank
 from querator.api.http.pending import Answer, PendingRequest
 from querator.api.http.refusals import (
     ACCESS_DENIED,
@@ -30,6 +29,7 @@ from querator.core.catalog import SYSTEM_NAMESPACE, Catalog, CatalogCommand, Cha
 from querator.core.commands import Command
 from querator.core.ids import Instant, PartitionId, QueueName
 from querator.core.replies import Code, Rejected
+from querator.core.white_space import is_blank
 from querator.env import Clock
 
 _T = TypeVar("_T")

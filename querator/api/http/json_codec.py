@@ -120,9 +120,9 @@ def _to_message(value: Any, kind: type[_Message], depth: int) -> _Message:
     for name, member in value:
         field = names.get(name)
         if field is None:
-            raise DecodeError(f"proto: unknown field {json.dumps(name, ensure_ascii=False)}")
+            raise DecodeError(f"proto: unknown field {_quote(name)}")
         if field.name in seen:
-            raise DecodeError(f"proto: duplicate field {json.dumps(name, ensure_ascii=False)}")
+            raise DecodeError(f"proto: duplicate field {_quote(name)}")
         seen[field.name] = None
         if member is not None:
             values[field.name] = _to_field(member, field, depth)
@@ -172,7 +172,12 @@ def _show(value: Any) -> str:
         return value[:_DIGITS_MAX]
     if isinstance(value, list):
         return "["
-    return json.dumps(value, ensure_ascii=False)[:_DIGITS_MAX]
+    return _quote(value)[:_DIGITS_MAX]
+
+
+def _quote(value: Any) -> str:
+    """As JSON, fit to be told: half of a surrogate pair is no text."""
+    return json.dumps(value, ensure_ascii=False).encode(errors="replace").decode()
 
 
 def _to_string(value: Any) -> str | None:

@@ -41,6 +41,7 @@ from querator.core.replies import (
     Reserved,
     SegmentAttributes,
 )
+from querator.core.white_space import is_blank
 
 SOON: Final = 100 * MILLISECOND
 """What is scheduled for less than this from now is ready at once (CONTRACT.md 4.8, 4.10)."""
@@ -116,7 +117,7 @@ async def lease(door: Door, caller: Principal, request: QueueLeaseRequest) -> Qu
     queue = door.find_queue(request.queue_name)
     door.authorize(caller, "queue.lease", queue.namespace)
     timeout = checks.request_timeout(request.request_timeout)
-    if checks.is_blank(request.client_id):
+    if is_blank(request.client_id):
         refuse("invalid client id; cannot be empty")
     wanted = request.batch_size
     if wanted <= 0:

@@ -26,6 +26,7 @@ from querator.core import limits
 from querator.core.catalog import SYSTEM_NAMESPACE, CatalogCommand, Principal, Queue
 from querator.core.catalog.commands import CreateQueue, DeleteQueue, UpdateQueue
 from querator.core.ids import Duration, QueueName
+from querator.core.white_space import has_white_space
 
 QUEUES_LIST_MAX = 65_536
 
@@ -132,7 +133,7 @@ def _check_dead_queue(door: Door, request: QueueInfo) -> None:
     if not name:
         return
     checks.not_longer(name, limits.DEAD_QUEUE_NAME_BYTES_MAX, "dead queue")
-    if checks.has_white_space(name):
+    if has_white_space(name):
         refuse(f"dead queue is invalid; '{name}' cannot contain whitespace")
     if "~" in name:
         refuse(f"dead queue is invalid; '{name}' cannot contain '~' character")

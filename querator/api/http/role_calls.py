@@ -33,6 +33,7 @@ from querator.core.catalog.commands import (
     UpdateRole,
 )
 from querator.core.catalog.values import PERMISSIONS, STANDARD_ROLES
+from querator.core.white_space import is_blank
 
 
 async def create(door: Door, caller: Principal, request: RoleCreateRequest) -> RoleCreateResponse:
@@ -45,7 +46,7 @@ async def create(door: Door, caller: Principal, request: RoleCreateRequest) -> R
             refuse(f"name is invalid; '{name}' cannot contain ':' character")
         _check_permissions(request.permissions)
         door.authorize(caller, "role.create", namespace)
-        if not name.strip():
+        if is_blank(name):
             refuse("role name is invalid; cannot be empty")
         _check_standard(name)
         if namespace not in door.catalog.namespaces:

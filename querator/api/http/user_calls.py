@@ -24,12 +24,13 @@ from querator.core import limits
 from querator.core.catalog import CatalogCommand, Principal
 from querator.core.catalog.commands import CreateApiKey, CreateUser, DeleteApiKey, DeleteUser
 from querator.core.ids import NEVER, Instant
+from querator.core.white_space import is_blank
 
 
 async def create_user(door: Door, caller: Principal, request: UserCreateRequest) -> UserCreateResponse:
     def decide() -> CatalogCommand:
         checks.not_longer(request.username, limits.USERNAME_BYTES_MAX, "username")
-        if checks.is_blank(request.username):
+        if is_blank(request.username):
             refuse("username is invalid; cannot be empty")
         checks.not_longer(request.email, limits.EMAIL_BYTES_MAX, "email")
         checks.not_longer(request.external_id, limits.EXTERNAL_ID_BYTES_MAX, "external_id")
@@ -78,7 +79,7 @@ def must_exist(door: Door, user_id: str) -> None:
 
 async def create_key(door: Door, caller: Principal, request: APIKeyCreateRequest) -> APIKeyCreateResponse:
     def decide() -> CatalogCommand:
-        if checks.is_blank(request.user_id):
+        if is_blank(request.user_id):
             refuse("user_id is invalid; cannot be empty")
         checks.not_longer(request.name, limits.API_KEY_NAME_BYTES_MAX, "name")
         checks.key_tag(request.key_tag, "key_tag")

@@ -77,6 +77,7 @@ from querator.core.catalog.values import (
 from querator.core.ids import Instant, PartitionId
 from querator.core.ksuid import ENTROPY_BYTES, make_ksuid
 from querator.core.replies import Code, Rejected
+from querator.core.white_space import has_white_space, is_blank
 
 DECISION_ENTROPY_BYTES: Final = 64
 """What ``decide`` wants to be given: 32 bytes for a key's secret, 32 for ids."""
@@ -329,7 +330,7 @@ def _check_namespace_name(name: str) -> Rejected | None:
 
 
 def _create_user(catalog: Catalog, command: CreateUser, moment: _Moment) -> _Outcome:
-    if not command.username.strip():
+    if is_blank(command.username):
         return Rejected(Code.INVALID, "empty", "username")
     for name, bound in (
         ("username", limits.USERNAME_BYTES_MAX),
@@ -383,7 +384,7 @@ def _create_key(catalog: Catalog, command: CreateApiKey, moment: _Moment) -> _Ou
 
 
 def _create_role(catalog: Catalog, command: CreateRole, moment: _Moment) -> _Outcome:
-    if not command.name.strip() or ":" in command.name:
+    if is_blank(command.name) or ":" in command.name:
         return Rejected(Code.INVALID, "empty, or with a ':'", "name")
     if len(command.name.encode()) > limits.ROLE_NAME_BYTES_MAX:
         return Rejected(Code.INVALID, f"longer than {limits.ROLE_NAME_BYTES_MAX} bytes", "name")
@@ -511,11 +512,11 @@ def _bootstrap(catalog: Catalog, command: Bootstrap, moment: _Moment) -> list[Ch
 
 
 def _check_name(name: str, bound: int, what: str, field: str, forbidden: str = "~") -> Rejected | None:
-    if not name.strip():
+    if is_blank(name):
         return Rejected(Code.INVALID, f"{what} is empty", field)
     if len(name.encode()) > bound:
         return Rejected(Code.INVALID, f"{what} is longer than {bound} bytes", field)
-    if any(character.isspace() or character in forbidden for character in name):
+    if has_white_space(name) or any(character in forbidden for character in name):
         return Rejected(Code.INVALID, f"{what} contains white space or one of {forbidden!r}", field)
     return None
 

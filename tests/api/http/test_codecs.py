@@ -146,6 +146,8 @@ def test_timestamps_are_read_with_any_offset(text: str, stamp: int) -> None:
         (QueueLeaseRequest, b'{"queue_name": 5}'),
         (QueueLeaseRequest, b'{"queue_name": "\xff"}'),
         (QueueLeaseRequest, b'{"queue_name": "\\ud800"}'),
+        (QueueLeaseRequest, b'{"\\ud800": 1}'),
+        (QueueLeaseRequest, b'{"batch_size": "\\udfff"}'),
         (QueueLeaseRequest, b'{"queue_name": "a\nb"}'),
         (QueueLeaseRequest, b'{"batch_size": 1.5}'),
         (QueueLeaseRequest, b'{"batch_size": "x"}'),
@@ -176,8 +178,9 @@ def test_timestamps_are_read_with_any_offset(text: str, stamp: int) -> None:
     ],
 )
 def test_what_is_not_the_message_is_refused(kind: type[Message], body: bytes) -> None:
-    with pytest.raises(DecodeError, match=r"^proto: "):
+    with pytest.raises(DecodeError, match=r"^proto: ") as refused:
         decode_json(body, kind)
+    assert encode_json(Reply(455, message=str(refused.value))), "a text that can be told"
 
 
 def test_fields_without_an_alias_have_one_name() -> None:
