@@ -7,7 +7,9 @@ log writers learn who has something to write.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
+from operator import attrgetter
 from typing import Final
 
 import attrs
@@ -23,7 +25,7 @@ from querator.actors.ports import (
     ReserveRequest,
     SubscriptionRequest,
 )
-from querator.actors.queue import QueueRuntime
+from querator.actors.queue import HeldCall, QueueRuntime
 from querator.actors.writer import LogWriter
 from querator.core.commands import Command, Produce, ReadStats, Settle, SettlePlaces
 from querator.core.demand import Parked, Subscription
@@ -224,7 +226,8 @@ class Broker:
         if runtime is None:
             return
         if runtime.held is not None:
-            runtime.held.append((0, lambda: self._produce(runtime, requester, request, command, partition)))
+            let_in = partial(self._produce, runtime, requester, request, command, partition)
+            runtime.held.append(HeldCall(0, requester, request, let_in))
             return
         self._produce(runtime, requester, request, command, partition)
 
@@ -279,7 +282,8 @@ class Broker:
         ):
             return
         if queue.held is not None:
-            queue.held.append((1, lambda: self._command(actor, requester, request, command)))
+            let_in = partial(self._command, actor, requester, request, command)
+            queue.held.append(HeldCall(1, requester, request, let_in))
             return
         self._command(actor, requester, request, command)
 
@@ -291,7 +295,8 @@ class Broker:
         if type(command) is SettlePlaces:
             queue = self.queues.get(QueueName(actor.queue))
             if queue is not None and queue.held is not None:
-                queue.held.append((1, lambda: self._command(actor, requester, request, command)))
+                let_in = partial(self._command, actor, requester, request, command)
+                queue.held.append(HeldCall(1, requester, request, let_in))
                 return
         self._command(actor, requester, request, command)
 
@@ -613,6 +618,10 @@ class Broker:
         for parked in list(queue.demand.parked.values()):
             queue.demand.unpark(parked)
             parked.asker.deliver([(parked.request, Rejected(code, detail))])
+        if queue.held is not None:
+            kept, queue.held = queue.held, []
+            for call in kept:
+                call.requester.deliver([(call.request, Rejected(code, detail))])
 
     def add_actor(self, queue: QueueRuntime, actor: PartitionActor) -> None:
         """The partition is open here. Held reservations of sessions that are not here get one grace."""
@@ -661,8 +670,8 @@ class Broker:
         queue = self.queues[name]
         kept, queue.held = queue.held or [], None
         self.begin_turn()
-        for _, call in sorted(kept, key=_order):
-            call()
+        for call in sorted(kept, key=attrgetter("order")):
+            call.let_in()
         self.to_match(queue)
         self.end_turn()
 
@@ -712,10 +721,6 @@ class _Absent:
 
     def deliver(self, deliveries: object) -> None:
         """Nobody is there."""
-
-
-def _order(kept: tuple[int, Callable[[], None]]) -> int:
-    return kept[0]
 
 
 def _always() -> Rejected | None:

@@ -25,7 +25,7 @@ from querator.actors.snapshots import SnapshotService
 from querator.actors.supervisor import Supervisor
 from querator.actors.writer import LogWriter
 from querator.core.catalog.commands import Bootstrap
-from querator.core.ids import MILLISECOND, SECOND, Duration, Instant, QueueName
+from querator.core.ids import MILLISECOND, SECOND, Duration, Instant
 from querator.core.limits import BUCKET_BYTES, CLOCK_REFERENCE_INTERVAL, PAYLOAD_MEMORY_BYTES, SESSION_GRACE
 from querator.core.replies import Code
 from querator.env import Env, seconds
@@ -140,11 +140,9 @@ class Node:
             telemetry.emit("clock.stepped", by=step)
 
     def refuse_waiting(self) -> None:
-        """Let in what is held, and answer all that is parked: nobody waits for a node that stops."""
+        """Answer all that is parked or held: nobody waits for a node that stops."""
         broker = self.broker
         for queue in list(broker.queues.values()):
-            if queue.held is not None:
-                broker.unhold(QueueName(queue.name))
             broker.refuse_waiting(queue, Code.SHUTTING_DOWN, "queue is shutting down")
 
     async def stop(self) -> None:

@@ -20,6 +20,16 @@ MIXED: Final = Rejected(
 )
 
 
+@attrs.frozen(eq=False)
+class HeldCall:
+    """A produce (``order`` 0) or a settlement (1) that came while an operator held the queue."""
+
+    order: int
+    requester: Requester
+    request: int
+    let_in: Callable[[], None]
+
+
 @attrs.define(eq=False)
 class QueueRuntime:
     """Held by the broker. ``actors`` has ``None`` where a partition is not open here."""
@@ -29,8 +39,8 @@ class QueueRuntime:
     partitions: tuple[PartitionId, ...]
     demand: Demand[Requester] = attrs.Factory(Demand)
     actors: list[PartitionActor | None] = attrs.Factory(list)
-    held: list[tuple[int, Callable[[], None]]] | None = None
-    """While an operator holds the queue: what came in, as (order, call): produce 0, settle 1, reserve 2."""
+    held: list[HeldCall] | None = None
+    """While an operator holds the queue: what came in."""
     is_closing: bool = False
     faults: dict[int, str] = attrs.Factory(dict)
     """By index: why a partition is halted and nobody tries to open it."""

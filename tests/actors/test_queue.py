@@ -1,9 +1,14 @@
 """How a queue spreads its work over partitions, and how payloads leave memory and come back."""
 
+from operator import itemgetter
+
+import pytest
 import trio
 from trio.testing import MockClock
 
-from querator.core.ids import QueueName
+from querator.core.catalog.commands import DeleteQueue
+from querator.core.commands import PlaceSettlement, SettlePlaces, Verb
+from querator.core.ids import Place, QueueName
 from querator.core.replies import Code, Produced, Rejected, Reserved
 from tests.actors.conftest import Client, World, settle_down
 
@@ -145,3 +150,35 @@ async def test_a_wait_ends_in_its_time_though_the_queue_is_held(
         refused = client.answer(1)
         assert isinstance(refused, Rejected)
         assert refused.code is Code.NOTHING_READY
+
+
+@pytest.mark.parametrize("how", ["delete", "stop"])
+async def test_what_a_held_queue_keeps_is_refused_when_it_closes(
+    how: str, autojump_clock: MockClock, world: World
+) -> None:
+    """Nobody waits for an unholding that never comes, and what was refused is not done."""
+    async with world.node() as node:
+        await world.create(node)
+        name = QueueName("q")
+        (actor,) = node.broker.queues[name].open_actors()
+        client = Client(node)
+        node.broker.hold(name)
+        client.produce(b"x", request=1)
+        client.reserve(request=2, wait=60_000_000)
+        node.broker.begin_turn()
+        node.broker.command(
+            client, 3, actor.partition, SettlePlaces([PlaceSettlement(Place(1), Verb.COMPLETE)])
+        )
+        node.broker.end_turn()
+        await settle_down()
+        assert client.told == []
+        if how == "stop":
+            await node.stop()
+        else:
+            await node.catalog.change(DeleteQueue(name))
+        await settle_down()
+        codes = [
+            reply.code for _, reply in sorted(client.told, key=itemgetter(0)) if isinstance(reply, Rejected)
+        ]
+        assert codes == [Code.SHUTTING_DOWN] * 3
+        assert actor.state.produced == 0

@@ -223,7 +223,7 @@ class Server:
     def ok(self, path: str, key: str = "", **fields: Any) -> Any:
         return self.call(path, fields, key)
 
-    def begin(self, path: str, key: str = "", **fields: Any) -> "Future[Any]":
+    def begin(self, path: str, /, key: str = "", **fields: Any) -> "Future[Any]":
         """The call, in a thread of its own."""
         return self._pool.submit(self.call, path, fields, key)
 
@@ -326,3 +326,10 @@ def refused(future: "Future[Any]") -> tuple[int, str]:
     error = future.exception(10)
     assert isinstance(error, Refused), future.result()
     return error.code, error.text
+
+
+def same_queue(info: Any, wanted: dict[str, Any]) -> bool:
+    """A QueueInfo says what is wanted, as far as that goes."""
+    shown = {name: getattr(info, name) for name in wanted}
+    assert shown == wanted
+    return True
