@@ -29,7 +29,16 @@ from querator.actors.queue import HeldCall, QueueRuntime
 from querator.actors.writer import LogWriter
 from querator.core.commands import Command, Produce, ReadStats, Settle, SettlePlaces
 from querator.core.demand import Parked, Subscription
-from querator.core.ids import SECOND, Duration, Instant, PartitionId, QueueName, ReservationNumber, SessionId
+from querator.core.ids import (
+    SECOND,
+    Duration,
+    Instant,
+    ItemNumber,
+    PartitionId,
+    QueueName,
+    ReservationNumber,
+    SessionId,
+)
 from querator.core.limits import IN_FLIGHT_ITEMS_MAX, SESSION_GRACE, WINDOW_BYTES_MAX
 from querator.core.replies import Code, Done, PartitionStats, Rejected
 from querator.env import Env
@@ -418,6 +427,22 @@ class Broker:
             return
         found[0].demand.unsubscribe(found[1])
         requester.deliver([(request, Done())])
+
+    def watch_item(
+        self, requester: Requester, request: int, partition: PartitionId, item: ItemNumber
+    ) -> None:
+        actor = self.actors.get(partition)
+        if actor is None:
+            unknown = Rejected(Code.UNKNOWN_ITEM, f"there is no partition {partition}", "partition")
+            known = any(partition in queue.partitions for queue in self.queues.values())
+            requester.deliver([(request, self._absent(partition, None) if known else unknown)])
+            return
+        actor.watch(requester, request, item)
+
+    def unwatch_item(self, requester: Requester, request: int, partition: PartitionId) -> None:
+        actor = self.actors.get(partition)
+        if actor is not None:
+            actor.unwatch(requester, request)
 
     def partitions(self, queue: QueueName) -> list[PartitionId] | None:
         runtime = self.queues.get(queue)

@@ -18,7 +18,8 @@ from typing import Final, TypeAlias
 import attrs
 import trio
 
-from querator.actors.ports import Delivery, Requester, ReservationLost
+from querator.actors.ports import Delivery, Requester, ReservationLost, TraceStep
+from querator.actors.steps import look, step
 from querator.core import commands as cmd
 from querator.core import events as ev
 from querator.core import replies as rep
@@ -31,12 +32,13 @@ from querator.core.ids import (
     SECOND,
     Duration,
     Instant,
+    ItemNumber,
     PartitionId,
     Position,
     ReservationNumber,
     SessionId,
 )
-from querator.core.limits import PENDING_BYTES_MAX, PENDING_COMMANDS_MAX
+from querator.core.limits import PENDING_BYTES_MAX, PENDING_COMMANDS_MAX, WATCHED_ITEMS_MAX
 from querator.core.match import match, match_parked
 from querator.core.replies import Code, Rejected
 from querator.core.reserve import reserve, show
@@ -137,6 +139,8 @@ class PartitionActor:
         self.restored_below = state.next_reservation
         """Reservations of a lower number were made before this actor was: no window counts them, until a
         subscription of their session adopts them."""
+        self.watched: dict[int, list[tuple[Requester, int]]] = {}
+        """Items, and who is told what becomes of them."""
         self.unsent: list[Parcel] = []
         """Set at the close: reservations nobody was told of, and losses that were not announced, of records
         whose outcome is unknown."""
@@ -189,7 +193,10 @@ class PartitionActor:
                 pending.opened_at = self.now
             pending.events.append(turn)
             pending.at = self.now
-        evolve(self.state, event)
+        if self.watched:
+            self._evolve_watched(pending, event)
+        else:
+            evolve(self.state, event)
         pending.events.append(event)
         size = _EVENT_BYTES
         if type(event) is ev.ItemsProduced and event.payloads is not None:
@@ -197,6 +204,48 @@ class PartitionActor:
         elif type(event) is ev.PayloadsCarried and event.payloads is not None:
             size += sum(map(len, event.payloads)) + 4 * len(event.payloads)
         pending.bytes_estimate += size
+
+    def _evolve_watched(self, pending: Batch, event: ev.Event) -> None:
+        """Evolve, and tell those who watch items that the event is about."""
+        state = self.state
+        extended = None
+        if type(event) is ev.ReservationExtended:
+            extended = state.reservations.get(event.reservation)
+        before = {item: look(state, item, extended) for item in self.watched}
+        evolve(state, event)
+        for item, watchers in self.watched.items():
+            after = look(state, item, extended)
+            if after != before[item]:
+                told = step(state.position, self.now, event, before[item], after)
+                pending.parcels += [(requester, (request, told)) for requester, request in watchers]
+
+    def watch(self, requester: Requester, request: int, item: ItemNumber) -> None:
+        """Answer ``Done``, then tell of each event that touches the item, until ``unwatch``."""
+        refusal = self._refuse_watch(item)
+        if refusal is None:
+            self.watched.setdefault(item, []).append((requester, request))
+        self.park(requester, (request, refusal or rep.Done()))
+
+    def _refuse_watch(self, item: ItemNumber) -> Rejected | None:
+        if not 0 < item < self.state.next_item:
+            return Rejected(Code.UNKNOWN_ITEM, f"there was never an item {self.partition}.{item}", "item")
+        if self.condition is not Condition.OPEN:
+            return Rejected(Code.UNAVAILABLE, self.fault or "the partition is being opened; try again")
+        for watched, watchers in list(self.watched.items()):
+            if not any(requester.is_open for requester, _ in watchers):
+                del self.watched[watched]
+        if item not in self.watched and len(self.watched) >= WATCHED_ITEMS_MAX:
+            full = f"{WATCHED_ITEMS_MAX} items of this partition are watched, its limit"
+            return Rejected(Code.LIMIT_EXCEEDED, full)
+        return None
+
+    def unwatch(self, requester: Requester, request: int) -> None:
+        """No more of what this request asked for."""
+        for item, watchers in list(self.watched.items()):
+            if (requester, request) in watchers:
+                watchers.remove((requester, request))
+                if not watchers:
+                    del self.watched[item]
 
     def park(self, requester: Requester, delivery: Delivery) -> None:
         """Let it leave when everything decided so far is committed."""
@@ -445,13 +494,17 @@ class PartitionActor:
             if batch is None:
                 continue
             for requester, (request, reply) in batch.parcels:
-                is_push = type(reply) is ReservationLost or (
+                is_push = type(reply) in (ReservationLost, TraceStep) or (
                     type(reply) is rep.Reserved and (id(requester), request) in subscribed
                 )
                 if type(reply) is rep.Reserved or type(reply) is ReservationLost:
                     self.unsent.append((requester, (request, reply)))
                 if not is_push:
                     answers.append((requester, (request, Rejected(code, detail))))
+        anew = Rejected(Code.UNAVAILABLE, "the partition is opened anew: watch again")
+        for watchers in self.watched.values():
+            answers += [(requester, (request, anew)) for requester, request in watchers]
+        self.watched.clear()
         self._in_flight = None
         self._record = None
         self._pending = Batch()

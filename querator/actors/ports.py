@@ -24,7 +24,7 @@ from querator.core.ids import (
 from querator.core.limits import RESERVATION_BYTES_MAX
 from querator.core.replies import Rejected, Reply
 
-Delivery: TypeAlias = "tuple[int, Reply | QueueStats | ReservationLost]"
+Delivery: TypeAlias = "tuple[int, Reply | QueueStats | ReservationLost | TraceStep]"
 """(request or subscription id, what became of it). Ids below 0 are the door's own."""
 
 
@@ -156,6 +156,17 @@ class BrokerPort(Protocol):
 
     def stats(self, requester: Requester, request: int, queue: QueueName) -> None:
         """Delivers QueueStats, once every partition's counters are committed."""
+
+    def watch_item(
+        self, requester: Requester, request: int, partition: PartitionId, item: ItemNumber
+    ) -> None:
+        """Delivers ``Done``, then a TraceStep for each event that touches the item, until ``unwatch_item``.
+
+        Rejected instead of ``Done``, or later (the partition was opened anew), ends it.
+        """
+
+    def unwatch_item(self, requester: Requester, request: int, partition: PartitionId) -> None:
+        """End what ``request`` began. Not answered."""
 
     def partitions(self, queue: QueueName) -> list[PartitionId] | None:
         """In order of their queue-local index; ``None``: no such queue."""

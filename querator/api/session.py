@@ -18,7 +18,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from querator.actors.ports import Delivery, QueueStats, ReservationLost
+from querator.actors.ports import Delivery, QueueStats, ReservationLost, TraceStep
 from querator.api import access, frames, validation
 from querator.api.outbox import Outbox
 from querator.api.registry import OWN_REQUEST, ReservationKey, SessionRegistry, SessionState
@@ -33,13 +33,15 @@ from querator.api.translation import (
 )
 from querator.core import limits, replies
 from querator.core.catalog import ANONYMOUS, Principal
-from querator.core.ids import Duration, Instant, PartitionId, QueueName, SessionId
+from querator.core.ids import Duration, Instant, ItemNumber, PartitionId, QueueName, SessionId
 from querator.core.replies import Code, Rejected
 from querator.errors import ProtocolError
 from querator.protocol import messages as wire
 from querator.protocol.closing import CloseCode
 from querator.protocol.codec import Codec, Encoded, Fault, Frame
 from querator.protocol.tokens import encode_token
+
+_STOPPING: Final = Rejected(Code.SHUTTING_DOWN, "the server stops: connect again, elsewhere or later")
 
 _PERMITTED_MAX: Final = 1_024
 """Answers of the access check that a session keeps, until its next ping."""
@@ -101,6 +103,7 @@ class Session:
         self._unsubscribing: dict[int, None] = {}
         self._reserves: dict[int, Origin] = {}
         self._watches: dict[int, _Watch] = {}
+        self._watched_items: dict[int, PartitionId] = {}
         self._permitted: dict[tuple[str, QueueName | PartitionId], bool] = {}
 
     # -- from the client -------------------------------------------------------------------------
@@ -289,7 +292,7 @@ class Session:
         if isinstance(interval, Rejected):
             self._reject(message.id, interval)
             return
-        if len(self._watches) >= limits.WATCHES_PER_SESSION_MAX:
+        if len(self._watches) + len(self._watched_items) >= limits.WATCHES_PER_SESSION_MAX:
             self._reject(message.id, _full("watches", limits.WATCHES_PER_SESSION_MAX))
             return
         queue = QueueName(message.queue)
@@ -303,7 +306,25 @@ class Session:
         self._answers.append(wire.Watching(message.id))
         self._broker.stats(self, message.id, queue)
 
+    def _watch_item(self, message: wire.WatchItem) -> None:
+        if self.is_draining:
+            self._reject(message.id, _STOPPING)
+        elif not self._is_taken(message.id):
+            partition = PartitionId(message.partition)
+            if not self._is_permitted(access.LIST, partition, self.registry.access.is_allowed_in):
+                self._reject(message.id, Rejected(Code.DENIED, "access denied", "partition"))
+            elif len(self._watches) + len(self._watched_items) >= limits.WATCHES_PER_SESSION_MAX:
+                self._reject(message.id, _full("watches", limits.WATCHES_PER_SESSION_MAX))
+            else:
+                self._watched_items[message.id] = partition
+                self._broker.watch_item(self, message.id, partition, ItemNumber(message.item))
+
     def _unwatch(self, message: wire.Unwatch) -> None:
+        partition = self._watched_items.pop(message.watch, None)
+        if partition is not None:
+            self._broker.unwatch_item(self, message.watch, partition)
+            self._answers.append(wire.Unwatched(message.id))
+            return
         if self._watches.pop(message.watch, None) is None:
             self._reject(message.id, Rejected(Code.INVALID, f"there is no watch {message.watch}", "watch"))
             return
@@ -331,7 +352,7 @@ class Session:
         """Refuse a request for a queue that cannot be, must not be asked or is asked too late."""
         fault = validation.check_queue(queue)
         if fault is None and self.is_draining and not may_drain:
-            fault = Rejected(Code.SHUTTING_DOWN, "the server stops: connect again, elsewhere or later")
+            fault = _STOPPING
         if fault is None and not self._is_permitted(
             permission, QueueName(queue), self.registry.access.is_allowed
         ):
@@ -351,7 +372,10 @@ class Session:
 
     def _is_taken(self, request: int) -> bool:
         """Refuse an id that still names something else that lives."""
-        if request in self._subscriptions or request in self._reserves or request in self._watches:
+        if any(
+            request in living
+            for living in (self._subscriptions, self._reserves, self._watches, self._watched_items)
+        ):
             self._reject(
                 request, validation.invalid("id", f"{request} names an earlier request that is not over")
             )
@@ -412,7 +436,7 @@ class Session:
             self._end_subscription(request)
         elif self._watches.pop(request, None) is not None and not self._watches:
             self.registry.watching.pop(self, None)
-        else:
+        elif self._watched_items.pop(request, None) is None:
             self._unsubscribing.pop(request, None)
         self._reject(request, reply)
 
@@ -424,6 +448,14 @@ class Session:
         elif request in self._unsubscribing:
             del self._unsubscribing[request]
             self._answers.append(wire.Unsubscribed(request))
+        elif request in self._watched_items:
+            self._answers.append(wire.Watching(request))
+
+    def _stepped(self, request: int, reply: TraceStep) -> None:
+        if request in self._watched_items:
+            self._answers.append(
+                wire.Step(request, reply.position, reply.at, reply.what, reply.text, reply.details)
+            )
 
     def _counted(self, request: int, reply: QueueStats) -> None:
         if request < 0:
@@ -513,6 +545,8 @@ class Session:
     def disconnected(self, *, is_goodbye: bool) -> None:
         """The connection is gone; nothing reaches the client any more."""
         self.is_open = False
+        for number, partition in self._watched_items.items():
+            self._broker.unwatch_item(self, number, partition)
         self.registry.counters.subscriptions_now -= len(self._subscriptions)
         if self.outbox.is_cut_off:
             self.registry.counters.sessions_cut_off += 1
@@ -570,6 +604,7 @@ _HANDLERS: Final[dict[type, Callable[[Session, Any], None]]] = {
     wire.Confirm: Session._confirm,
     wire.Stats: Session._stats,
     wire.Watch: Session._watch,
+    wire.WatchItem: Session._watch_item,
     wire.Unwatch: Session._unwatch,
     wire.Call: Session._call,
 }
@@ -583,4 +618,5 @@ _TRANSLATORS: Final[dict[type, Callable[[Session, int, Any], None]]] = {
     Rejected: Session._rejected,
     QueueStats: Session._counted,
     ReservationLost: Session._lost,
+    TraceStep: Session._stepped,
 }

@@ -1,13 +1,15 @@
 """``querator item ...`` and ``querator dead ...``."""
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Annotated, Any, Final
 
+import msgspec
 from cyclopts import App, Parameter
 
 from querator.cli.exits import UsageError
 from querator.cli.options import Target
 from querator.cli.output import (
+    console,
     format_duration,
     format_instant,
     note,
@@ -17,6 +19,7 @@ from querator.cli.output import (
     print_table,
 )
 from querator.client import Client
+from querator.core.segments import GONE, STATE_NAMES
 
 item_app = App(name="item", help="One item, and its history.")
 dead_app = App(name="dead", help="Items that will not be tried again, until they are redriven.")
@@ -28,25 +31,61 @@ async def trace(
     /,
     *,
     target: Target | None = None,
+    follow: Annotated[
+        bool, Parameter(negative="", help="Go on until the item is done with, or Ctrl-C.")
+    ] = False,
 ) -> None:
     """Every event of one item, in words and times, from the log."""
     target = target or Target()
     partition, number = read_item(item)
     params = {"partition": partition, "item": number}
     async with target.connect("item trace") as q:
-        history = await q.call("item.trace", params, is_repeatable=True)
+        if not follow:
+            _print_trace(target, await q.call("item.trace", params, is_repeatable=True))
+            return
+        # Watched first: what happens while the log is read is not missed.
+        async with q.watch_item(partition, number) as steps:
+            history = await q.call("item.trace", params, is_repeatable=True)
+            _print_trace(target, history)
+            seen: Sequence[Mapping[str, Any]] = history["steps"]
+            position, at = (seen[-1]["position"], seen[-1]["at"]) if seen else (0, 0)
+            is_gone = bool(seen) and seen[-1]["details"]["state"] == _GONE
+            while not is_gone:
+                step = msgspec.to_builtins(await anext(steps))
+                if step["position"] > position:
+                    _print_step(target, step, at)
+                    position, at = step["position"], step["at"]
+                    is_gone = step["details"]["state"] == _GONE
+
+
+_GONE: Final = STATE_NAMES[GONE]
+_TRACE_COLUMNS: Final = ("TIME", "SINCE", "POSITION")
+
+
+def _print_trace(target: Target, history: Mapping[str, Any]) -> None:
     if target.json:
         print_json(history)
         return
-    previous = 0
     rows = []
+    previous = 0
     for step in history["steps"]:
-        since = f"+{format_duration(step['at'] - previous)}" if previous else ""
-        rows.append((format_instant(step["at"]), since, step["position"], step["text"] or step["what"]))
+        rows.append(_row(step, previous))
         previous = step["at"]
-    print_table(
-        ("TIME", "SINCE", "POSITION", f"ITEM {partition}.{number}"), rows, right=("SINCE", "POSITION")
-    )
+    title = f"ITEM {history['partition']}.{history['item']}"
+    print_table((*_TRACE_COLUMNS, title), rows, right=_TRACE_COLUMNS[1:])
+
+
+def _print_step(target: Target, step: Mapping[str, Any], previous: int) -> None:
+    """One more, below the table."""
+    if target.json:
+        print_json({name: step[name] for name in ("position", "at", "what", "text", "details")})
+        return
+    console().print("  ".join(str(cell) for cell in _row(step, previous)), highlight=False)
+
+
+def _row(step: Mapping[str, Any], previous: int) -> tuple[object, ...]:
+    since = f"+{format_duration(step['at'] - previous)}" if previous else ""
+    return format_instant(step["at"]), since, step["position"], step["text"] or step["what"]
 
 
 @item_app.command

@@ -5,6 +5,7 @@ them, made after its ``welcome``.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from querator.client.answers import Answer
 from querator.client.errors import ClientError, OutcomeUnknown, Rejected
@@ -25,6 +26,7 @@ from querator.protocol.messages import (
     Unsubscribed,
     Watch,
     Watching,
+    WatchItem,
 )
 
 
@@ -41,14 +43,14 @@ class Subscription:
 
 
 class Watcher:
-    """A queue's counters, beat by beat; sent again after each welcome."""
+    """A queue's counters, beat by beat, or an item's steps; sent again after each welcome."""
 
     __slots__ = ("answer", "failed", "message", "report")
 
     def __init__(
         self,
-        message: Watch,
-        report: Callable[[StatsReport], None],
+        message: Watch | WatchItem,
+        report: Callable[[Any], None],
         failed: Callable[[ClientError], None],
         answer: Answer[Watching],
     ) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from ssl import SSLContext
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import trio
 
@@ -31,16 +31,20 @@ from querator.protocol.messages import (
     Reserve,
     Result,
     StatsReport,
+    Step,
     Subscribe,
     Unwatched,
     Watch,
     Watching,
+    WatchItem,
 )
 
 _CODECS: Final[dict[str, Codec]] = {"msgpack": MSGPACK, "json": JSON}
 _NO_COLUMNS: Final[dict[str, Any]] = {}
 REPORTS_MAX: Final = 16
 """Reports of a watch that its reader may fall behind; then the oldest are dropped."""
+
+_Report = TypeVar("_Report")
 
 
 class Pending(Answer[Receipt]):
@@ -292,9 +296,25 @@ class Client:
         self, queue: str, *, interval: DurationLike = 1
     ) -> AsyncIterator[AsyncIterator[StatsReport]]:
         """``async with q.watch("mail") as reports: async for report in reports``: every interval."""
-        reports = _Reports()
-        answer = Answer[Watching]()
         message = Watch(id=0, queue=queue, interval=parse_duration(interval))
+        async with self._watch(message, _Reports[StatsReport]()) as reports:
+            yield reports
+
+    @asynccontextmanager
+    async def watch_item(self, partition: int, item: int) -> AsyncIterator[AsyncIterator[Step]]:
+        """``async with q.watch_item(1, 17) as steps: async for step in steps``: whatever becomes of the item.
+
+        From now on; what was before is in ``call("item.trace", …)``. After a reconnect it goes on, and what
+        happened meanwhile is missing.
+        """
+        async with self._watch(WatchItem(id=0, partition=partition, item=item), _Reports[Step]()) as steps:
+            yield steps
+
+    @asynccontextmanager
+    async def _watch(
+        self, message: Watch | WatchItem, reports: "_Reports[_Report]"
+    ) -> AsyncIterator["_Reports[_Report]"]:
+        answer = Answer[Watching]()
         number = self._protocol.watch(message, reports.put, reports.fail, answer)
         try:
             await wait_answer(answer)
@@ -329,15 +349,15 @@ class Client:
         return self._protocol.is_open
 
 
-class _Reports:
+class _Reports(Generic[_Report]):
     """The reports of one watch, the newest REPORTS_MAX."""
 
     def __init__(self) -> None:
-        self._reports: list[StatsReport] = []
+        self._reports: list[_Report] = []
         self._error: ClientError | None = None
         self._bell = Bell()
 
-    def put(self, report: StatsReport) -> None:
+    def put(self, report: _Report) -> None:
         self._reports.append(report)
         del self._reports[:-REPORTS_MAX]
         self._bell.ring()
@@ -346,10 +366,10 @@ class _Reports:
         self._error = error
         self._bell.ring()
 
-    def __aiter__(self) -> "_Reports":
+    def __aiter__(self) -> "_Reports[_Report]":
         return self
 
-    async def __anext__(self) -> StatsReport:
+    async def __anext__(self) -> _Report:
         while not self._reports:
             if self._error is not None:
                 raise self._error

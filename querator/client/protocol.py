@@ -21,7 +21,7 @@ of the shell: see ``parked`` and ``strays``.
 import enum
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -72,6 +72,7 @@ from querator.protocol.messages import (
     ServerMessage,
     Stats,
     StatsReport,
+    Step,
     Subscribe,
     Subscribed,
     Unsubscribe,
@@ -79,6 +80,7 @@ from querator.protocol.messages import (
     Unwatched,
     Watch,
     Watching,
+    WatchItem,
     Welcome,
 )
 from querator.protocol.messages import (
@@ -149,6 +151,7 @@ class Protocol:
             GoingAway: self._receive_going_away,
             Error: self._receive_error,
             StatsReport: self._receive_stats,
+            Step: self._receive_step,
         }
 
     # -- the shell's side ------------------------------------------------------------------------
@@ -432,12 +435,13 @@ class Protocol:
 
     def watch(
         self,
-        message: Watch,
-        report: Callable[[StatsReport], None],
+        message: Watch | WatchItem,
+        report: Callable[[Any], None],
         failed: Callable[[ClientError], None],
         answer: Answer[Watching],
     ) -> int:
-        """Have a queue's counters reported; returns the watch's id. ``failed``: no more will come."""
+        """Have a queue's counters (StatsReport) or an item's events (Step) reported; returns the watch's id.
+        ``failed``: no more will come."""
         message.id = self._give_id()
         if not self._refuse(answer):
             watcher = Watcher(message, report, failed, answer)
@@ -616,6 +620,11 @@ class Protocol:
             request.answered(message)
             self.on_work()
 
+    def _receive_step(self, message: Step) -> None:
+        watcher = self._watchers.get(message.id)
+        if watcher is not None:
+            watcher.report(message)
+
     def _receive_error(self, message: Error) -> None:
         request = None if message.id is None else self._requests.pop(message.id, None)
         error = Rejected(message.code, message.detail, message.path)
@@ -642,6 +651,18 @@ class Protocol:
                 return
             self.close(Rejected(message.code, message.detail, message.field))
             return
+        if isinstance(message, RejectedMessage):
+            # What was granted has ended: ask again, or tell who waits for more.
+            subscription = self._subscriptions.get(message.id)
+            watcher = self._watchers.get(message.id)
+            if subscription is not None:
+                if not subscription.is_closing:
+                    request = SubscribeRequest(self._forget_subscription, subscription)
+                    self._receive_rejected(request, message)
+                return
+            if watcher is not None:
+                self._receive_rejected(WatchRequest(self._forget_watcher, watcher), message)
+                return
         self.unmatched += 1
 
     def _release_message(self, message: Reserved) -> None:

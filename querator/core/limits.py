@@ -63,6 +63,9 @@ RECALL_RECORDS_MAX: Final = 65_536
 IN_FLIGHT_ITEMS_MAX: Final = 1_000_000
 """Reserved items of one node."""
 
+WATCHED_ITEMS_MAX: Final = 64
+"""Items of one partition whose events somebody follows: each is looked at before and after every event."""
+
 # --- Demand -----------------------------------------------------------------------------------
 WINDOW_ITEMS_MAX: Final = 16_384
 WINDOW_BYTES_MAX: Final = 67_108_864

@@ -6,7 +6,7 @@ durations are integers, microseconds. A *column* is absent, one value for all it
 an entry an item.
 """
 
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -161,6 +161,14 @@ class Watch(Message, tag="watch"):
     interval: int = 1_000_000
 
 
+class WatchItem(Message, tag="watch_item"):
+    """Follow what becomes of one item, until ``unwatch``."""
+
+    id: Number
+    partition: Number
+    item: Number
+
+
 class Unwatch(Message, tag="unwatch"):
     id: Number
     watch: Number
@@ -188,6 +196,7 @@ ClientMessage: TypeAlias = (
     | Confirm
     | Stats
     | Watch
+    | WatchItem
     | Unwatch
     | Call
 )
@@ -344,6 +353,18 @@ class Watching(Message, tag="watching"):
     id: int
 
 
+class Step(Message, tag="step"):
+    """One event in the life of a watched item."""
+
+    id: int
+    """Of the ``watch_item``."""
+    position: int
+    at: int
+    what: str
+    text: str
+    details: dict[str, Any]
+
+
 class Unwatched(Message, tag="unwatched"):
     id: int
 
@@ -370,6 +391,7 @@ ServerMessage: TypeAlias = (
     | Error
     | StatsReport
     | Watching
+    | Step
     | Unwatched
     | Result
 )

@@ -270,6 +270,14 @@ class FakeBroker:
             requester, request, QueueStats(queue, [stats], len(found.subscriptions), len(found.parked))
         )
 
+    def watch_item(
+        self, requester: Requester, request: int, partition: PartitionId, item: ItemNumber
+    ) -> None:
+        self._park(requester, request, Done(0))
+
+    def unwatch_item(self, requester: Requester, request: int, partition: PartitionId) -> None:
+        pass
+
     def partitions(self, queue: QueueName) -> list[PartitionId] | None:
         found = self.queues.get(queue)
         return None if found is None else [found.partition]

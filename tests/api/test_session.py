@@ -493,6 +493,7 @@ def test_a_session_has_so_many_subscriptions_reserves_and_watches() -> None:
         (10_000, lambda n: wire.Subscribe(id=n, queue="mail"), limits.SUBSCRIPTIONS_PER_SESSION_MAX),
         (20_000, lambda n: wire.Reserve(id=n, queue="mail", wait=1_000_000), limits.RESERVES_PER_SESSION_MAX),
         (30_000, lambda n: wire.Watch(id=n, queue="mail"), limits.WATCHES_PER_SESSION_MAX),
+        (40_000, lambda n: wire.WatchItem(id=n, partition=1, item=1), 0),
     ):
         answers = peer.say(*(make(base + n) for n in range(most)))
         assert not any(isinstance(answer, wire.Rejected) for answer in answers)

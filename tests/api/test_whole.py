@@ -107,6 +107,26 @@ async def test_a_broken_connection_keeps_its_reservations_for_the_grace(autojump
             assert await one(peer, wire.Complete(id=2, token=reserved.token)) == wire.Settled(id=2, done=1)
 
 
+async def test_an_item_is_followed_until_unwatch(autojump_clock: MockClock) -> None:
+    async with node(MemoryDisk()) as (_, env), client(env, MSGPACK) as peer, client(env) as worker:
+        await create(peer)
+        await one(peer, wire.Produce(id=1, queue="mail", texts=["a", "b"]))
+        assert await one(peer, wire.WatchItem(id=2, partition=1, item=2)) == wire.Watching(id=2)
+        taken = await one(peer, wire.WatchItem(id=2, partition=1, item=1))
+        assert isinstance(taken, wire.Rejected)
+        reserved = await reserve(worker, items=2)
+        (step,) = await peer.receive()
+        assert isinstance(step, wire.Step)
+        assert (step.id, step.what, step.details["state"]) == (2, "reserved", "reserved")
+        assert await one(peer, wire.Unwatch(id=3, watch=2)) == wire.Unwatched(id=3)
+        await one(worker, wire.Complete(id=4, token=reserved.token))
+        again = await one(peer, wire.Unwatch(id=5, watch=2))
+        assert isinstance(again, wire.Rejected)
+        never = await one(peer, wire.WatchItem(id=6, partition=1, item=3))
+        assert isinstance(never, wire.Rejected)
+        assert (never.code, never.field) == ("unknown_item", "item")
+
+
 async def test_after_the_grace_the_items_are_somebody_elses(autojump_clock: MockClock) -> None:
     async with node(MemoryDisk()) as (_, env), client(env) as other:
         await create(other)

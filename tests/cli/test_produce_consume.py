@@ -180,6 +180,25 @@ def test_an_items_history(on: Run, queue: str) -> None:
     assert on("item", "trace", "999.1").code == 3
 
 
+def test_an_item_is_followed_until_it_is_done_with(on: Run, server: Served, queue: str) -> None:
+    (receipt,) = on("produce", queue, "--json", stdin=b"a\n").json
+    item = f"{receipt['partition']}.{receipt['first']}"
+    following = subprocess.Popen(
+        [sys.executable, "-m", "querator", "item", "trace", item, "--follow", "--address", server.address],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout is not None
+    with following.stdout as out:
+        assert "ITEM" in out.readline()
+        assert "produced" in out.readline()
+        on("consume", queue)
+        rest = out.read()
+    assert following.wait(30) == 0
+    assert ["reserved" in rest, "completed" in rest] == [True, True]
+    assert on("item", "trace", item, "--follow").out.count("\n") == 4
+
+
 def test_one_item_as_it_stands(on: Run, queue: str) -> None:
     (receipt,) = on("produce", queue, "--json", "--key", "k", stdin=b"hello\n").json
     shown = on("item", "show", f"{receipt['partition']}.{receipt['first']}")

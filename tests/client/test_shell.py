@@ -753,6 +753,39 @@ async def test_refusals_that_nobody_waits_for_are_counted(autojump_clock: trio.t
             assert items.refused_items == 3
 
 
+async def test_a_subscription_that_ends_is_asked_for_again_or_says_why(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nobody waits for what will never come."""
+    async with running() as (server, q), q.consume("q") as items:
+        await settle_down()
+        (asked,) = server.sent(wire.Subscribe)
+        (connection,) = server.connections
+        connection.outbox.append(wire.Rejected(asked.id, Code.SHUTTING_DOWN, "the queue moves"))
+        del connection.subscriptions[asked.id]
+        await server.push()
+        await trio.sleep(10)
+        assert [again.id for again in server.sent(wire.Subscribe)] == [asked.id] * 2
+        await q.produce("q", b"x")
+        async with await anext(items):
+            pass
+        connection.outbox.append(wire.Rejected(asked.id, Code.UNKNOWN_QUEUE, "it was deleted", "queue"))
+        del connection.subscriptions[asked.id]
+        await server.push()
+        with pytest.raises(Rejected, match="it was deleted"):
+            await anext(items)
+
+
+async def test_a_watch_that_ends_says_why(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as (server, q), q.watch("q") as reports:
+        await anext(reports)
+        (asked,) = server.sent(wire.Watch)
+        server.connections[0].outbox.append(wire.Rejected(asked.id, Code.DENIED, "not any more"))
+        await server.push()
+        with pytest.raises(Rejected, match="not any more"):
+            await anext(reports)
+
+
 async def test_watch_reports_until_it_is_left(autojump_clock: trio.testing.MockClock) -> None:
     async with running() as (server, q):
         async with q.watch("q", interval="2s") as reports:

@@ -52,6 +52,7 @@ def client_samples(codec: Codec) -> list[wire.ClientMessage]:
         wire.Confirm(push=12),
         wire.Stats(id=10, queue="mail"),
         wire.Watch(id=11, queue="mail", interval=500_000),
+        wire.WatchItem(id=14, partition=1, item=17),
         wire.Unwatch(id=12, watch=11),
         wire.Call(id=13, method="queues.info", params=codec.encode_value({"name": "mail"})),
     ]
@@ -114,6 +115,14 @@ def server_samples(codec: Codec) -> list[wire.ServerMessage]:
             id=10, queue="mail", partitions=[{"partition": 7, "ready": 3}], subscriptions=2, parked=1
         ),
         wire.Watching(id=11),
+        wire.Step(
+            id=14,
+            position=9,
+            at=1_790_000_060_000_000,
+            what="completed",
+            text="completed",
+            details={"reservation": 77, "ranges": None, "state": "gone", "attempts": 0},
+        ),
         wire.Unwatched(id=12),
         wire.Result(id=13, value=codec.encode_value({"name": "mail"})),
     ]

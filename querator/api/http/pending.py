@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 import trio
 
-from querator.actors.ports import BrokerPort, Delivery, QueueStats, ReservationLost
+from querator.actors.ports import BrokerPort, Delivery, QueueStats, ReservationLost, TraceStep
 from querator.core.ids import SessionId
 from querator.core.replies import Reply
 
@@ -31,7 +31,7 @@ class PendingRequest:
     def deliver(self, deliveries: list[Delivery]) -> None:
         """See Requester."""
         for request, answer in deliveries:
-            if not isinstance(answer, ReservationLost):
+            if not isinstance(answer, ReservationLost | TraceStep):
                 self._answers[request] = answer
         task = self._waiting
         if task is not None and len(self._answers) >= self._expected:
