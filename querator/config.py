@@ -71,12 +71,15 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def _address(text: str) -> str:
-    parse_address(text)
+    for part in text.split(","):
+        parse_address(part)
     return text
 
 
 def _place(text: str) -> str:
-    return _address(text) if text else ""
+    if text:
+        parse_address(text)
+    return text
 
 
 def _size(value: str) -> int:
@@ -137,7 +140,9 @@ class Config:
     """Every setting, valid by itself. ``check_together`` says whether a server may start with them."""
 
     address: str = _setting(
-        "localhost:2319", "HOST:PORT that the server listens on and that clients call", _address
+        "localhost:2319",
+        "HOST:PORT that the server listens on and that clients call; clients may name several, with commas",
+        _address,
     )
     data: Path = _setting(Path("querator-data"), "the server's directory; made when missing", _path)
     log: SecretStr = _setting(
@@ -189,6 +194,8 @@ class Config:
         Raises:
             ConfigError: half a TLS, or a door open to the network that nobody asked to be open.
         """
+        if "," in self.address:
+            raise ConfigError(f"address: {self.address} is several, for a client to try; a server has one")
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_key" if self.tls_key is None else "tls_certificate"
             raise ConfigError(f"{missing}: is not set, but TLS needs both a certificate and its key")

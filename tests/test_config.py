@@ -192,6 +192,17 @@ def test_a_door_to_the_network_is_closed_by_default(address: str) -> None:
     attrs.evolve(config, insecure=True).check_together()
 
 
+def test_clients_may_be_told_of_several_servers_and_a_server_is_one(directory: Path) -> None:
+    settings = load({"address": "a:1,b:2"}, environ={}, directory=directory).config
+    assert settings.address == "a:1,b:2"
+    with pytest.raises(ConfigError, match="a server has one"):
+        settings.check_together()
+    with pytest.raises(ConfigError, match="'' is no address"):
+        load({"address": "a:1,"}, environ={}, directory=directory)
+    with pytest.raises(ConfigError, match="'a:1,b:2' is no address"):
+        load({"advertise": "a:1,b:2"}, environ={}, directory=directory)
+
+
 def test_half_a_tls_is_refused() -> None:
     with pytest.raises(ConfigError, match="tls_key: is not set"):
         Config(tls_certificate=Path("c")).check_together()

@@ -86,6 +86,8 @@ def _seconds(duration: Duration) -> float:
 
 def _callable_address(address: str) -> str:
     """A server may listen on all addresses; a client calls one of them."""
+    if "," in address:
+        return ",".join(_callable_address(part) for part in address.split(","))
     host, port = config.parse_address(address)
     if host in ("", "0.0.0.0", "::"):  # noqa: S104 - to call it, not to listen on it
         return f"localhost:{port}"

@@ -5,6 +5,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from querator.core.limits import CLIENT_ADDRESSES_MAX
+
 PORT_DEFAULT: Final = 2319
 PATH_DEFAULT: Final = "/v1/stream"
 ADDRESS_DEFAULT: Final = f"localhost:{PORT_DEFAULT}"
@@ -27,6 +29,20 @@ class Address:
 
     def __str__(self) -> str:
         return f"{'wss' if self.secure else 'ws'}://{self.authority}{self.path}"
+
+
+def parse_addresses(text: str) -> tuple[Address, ...]:
+    """Read one or more addresses, with commas between them: of nodes, any of which may be the owner.
+
+    Raises:
+        ValueError: one is none, they are too many, or some are ``wss`` and some are not.
+    """
+    found = tuple(parse_address(part) for part in text.split(","))
+    if len(found) > CLIENT_ADDRESSES_MAX:
+        raise ValueError(f"{len(found)} addresses; at most {CLIENT_ADDRESSES_MAX}")
+    if len({address.secure for address in found}) > 1:
+        raise ValueError(f"{text!r}: some addresses are encrypted and some are not")
+    return found
 
 
 def parse_address(text: str) -> Address:

@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 import trio
 
-from querator.client.address import ADDRESS_DEFAULT, parse_address
+from querator.client.address import ADDRESS_DEFAULT, parse_addresses
 from querator.client.answers import Answer
 from querator.client.batches import Batch
 from querator.client.connection import Connector, Patience
@@ -436,6 +436,9 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """A client of the server at ``address`` (``HOST:PORT``, ``ws://...``, ``wss://...``).
 
+    Of servers that stand by for each other name all, with commas between them: the client finds the one that
+    decides, and the one that takes over from it.
+
     Leaving the block waits for what ``produce_nowait`` handed over, then says goodbye: what is still
     reserved is released. When the connection breaks, the client connects again, with growing pauses, and
     resumes its session, for as long as ``reconnect_timeout`` (``None``: for ever; limit single calls with
@@ -448,7 +451,7 @@ async def connect(
         ValueError: ``address`` is none.
     """
     env = env or real_env()
-    where = parse_address(address)
+    where = parse_addresses(address)
     # From the stream itself, not a child: two clients of one Env must never share a name.
     producer = env.rng.token_bytes(12).hex()
     rng = env.rng.child(f"client.{producer}")
@@ -463,9 +466,9 @@ async def connect(
         env=env,
         rng=rng,
         protocol=protocol,
-        address=where,
+        addresses=where,
         codec=codec,
-        tls=tls or (client_tls() if where.secure else None),
+        tls=tls or (client_tls() if where[0].secure else None),
         patience=Patience(
             connect_timeout=None if connect_timeout is None else parse_duration(connect_timeout),
             reconnect_timeout=None if reconnect_timeout is None else parse_duration(reconnect_timeout),

@@ -5,7 +5,7 @@ looks whether the server is still there. Nothing here waits for an answer.
 """
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from ssl import SSLContext
 from typing import Final
 
@@ -59,7 +59,7 @@ class Connector:
         env: Env,
         rng: Rng,
         protocol: Protocol,
-        address: Address,
+        addresses: Sequence[Address],
         codec: Codec,
         tls: SSLContext | None,
         patience: Patience,
@@ -67,7 +67,9 @@ class Connector:
     ) -> None:
         self._env = env
         self._protocol = protocol
-        self._address = address
+        self._addresses = addresses
+        self._address = addresses[0]
+        """Of the present or next connection, unless a server sends us elsewhere."""
         self._codec = codec
         self._tls = tls
         self._patience = patience
@@ -144,6 +146,9 @@ class Connector:
                 self._was_lost = True
                 self._notify(f"no connection to {self._address.authority} ({lost}); trying again")
             failures += 1
+            if not self._is_connected:
+                turn = (self._addresses.index(self._address) + 1) % len(self._addresses)
+                self._address = self._addresses[turn]
             self._check_patience(lost, clock.monotonic() - down_since)
             if not self._protocol.is_closed:
                 await clock.sleep(self._delay(failures))
@@ -167,7 +172,7 @@ class Connector:
         return self._lost
 
     def _next_address(self) -> Address:
-        """Where a server that went away sent us, once; else where we were told at first."""
+        """Where a server that went away sent us, once; else the next of those we were told at first."""
         away = self._protocol.going_away
         self._protocol.going_away = None
         if away is None or not away.to:
@@ -297,7 +302,8 @@ class Connector:
         self._protocol.close(Disconnected(text))
 
     def _delay(self, failures: int) -> Duration:
-        exponent = min(failures - 1, 16)
+        # Each of the addresses is tried once before the pause grows.
+        exponent = min((failures - 1) // len(self._addresses), 16)
         return self._jittered(min(limits.RECONNECT_DELAY_MIN << exponent, limits.RECONNECT_DELAY_MAX))
 
     def _jittered(self, delay: int) -> Duration:

@@ -207,6 +207,8 @@ RECONNECT_DELAY_MAX: Final = Duration(2 * SECOND)
 REFUSED_DELAY_MIN: Final = Duration(20_000)
 REFUSED_DELAY_MAX: Final = Duration(1 * SECOND)
 """Bounds of the back-off before a client asks again what an overloaded server refused."""
+CLIENT_ADDRESSES_MAX: Final = 16
+"""Nodes that a client may be told of."""
 CLIENT_CONNECT_TIMEOUT: Final = Duration(10 * SECOND)
 """For one attempt to connect, from the socket to ``welcome``."""
 GOODBYE_TIMEOUT: Final = Duration(2 * SECOND)

@@ -3,6 +3,8 @@
 import pytest
 
 from querator.client import Address, parse_address
+from querator.client.address import parse_addresses
+from querator.core.limits import CLIENT_ADDRESSES_MAX
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,25 @@ def test_addresses(text: str, address: Address) -> None:
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT"):
         parse_address(text)
+
+
+def test_several_nodes_are_named_with_commas_between_them() -> None:
+    assert parse_addresses("a:1, b,wss") == (Address("a", 1), Address("b", 2319), Address("wss", 2319))
+    assert len(parse_addresses(",".join(["a"] * CLIENT_ADDRESSES_MAX))) == CLIENT_ADDRESSES_MAX
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a,", "HOST:PORT"),
+        ("a,,b", "HOST:PORT"),
+        (",".join(["a"] * (CLIENT_ADDRESSES_MAX + 1)), "at most"),
+        ("a:1,wss://b:1", "some addresses are encrypted"),
+    ],
+)
+def test_what_is_no_list_of_addresses(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_addresses(text)
 
 
 def test_it_is_written_as_a_url() -> None:

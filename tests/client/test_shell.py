@@ -357,6 +357,25 @@ async def test_a_server_that_goes_away_says_where_to(autojump_clock: trio.testin
             nursery.cancel_scope.cancel()
 
 
+async def test_of_several_nodes_the_one_that_answers_is_found_again_and_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The first is not there, the second goes away, the third takes over."""
+    async with fake_server() as server:
+        third = FakeServer(ModelServer({"q": 1}), server.network)
+        third.host = "third"
+        async with connect(f"nobody:1,{ADDRESS},third:2319", env=server.env()) as q:
+            await q.produce("q", b"x")
+            assert len(server.sent(wire.Produce)) == 1
+            server.stop()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(third.run)
+                await q.produce("q", b"y")
+                assert len(third.sent(wire.Produce)) == 1
+                third.stop()
+                nursery.cancel_scope.cancel()
+
+
 # -- breaking connections -------------------------------------------------------------------------
 
 
