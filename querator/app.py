@@ -4,6 +4,7 @@ import gc
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ import trio
 
 from querator import __version__
 from querator.actors.node import Node, NodeOptions, open_stores, run_node
+from querator.actors.ports import AnalyticsPort
 from querator.actors.pulse import Pulse
 from querator.api.calls import operations
 from querator.api.catalog_access import CatalogAccess
@@ -38,6 +40,8 @@ SECRET_BYTES: Final = 32
 WITNESS_FILE: Final = "witness.json"
 SESSION_KEY: Final = "session"
 """Name of the secret that all nodes on a database share."""
+ARCHIVE: Final = "analytics"
+"""What is exported, in the data directory, unless told otherwise."""
 _YOUNG: Final = Duration(500 * MILLISECOND)
 _MIDDLE_EVERY: Final = 20
 
@@ -58,6 +62,8 @@ class AppOptions:
     """Faults of the log's server that an operator accepted, for the health document ..."""
     unsafe_codes: tuple[str, ...] = ()
     """... and for the metrics."""
+    analytics: Path | None = None
+    """Where the exported history is that questions are asked of; ``None``: none is kept."""
     requests_per_queue_max: int = 0
     """Calls of the HTTP door that may wait on one queue; 0: only the engine's own bounds."""
 
@@ -76,6 +82,11 @@ class Application:
         host, port = self.server.addresses[0]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
+    def close(self) -> None:
+        """When no call is under way any more."""
+        if self.door.analytics is not None:
+            self.door.analytics.close()
+
     async def stop(self, to: str = "") -> None:
         """In order: what waits is answered, sessions are told, the doors close. The log comes last,
         when ``open_application`` is left."""
@@ -88,6 +99,12 @@ def build(node: Node, options: AppOptions) -> Application:
     """Put the doors in front of a running node; nothing listens yet."""
     env = node.env
     access = CatalogAccess(node.catalog, auth=options.node.auth)
+    analytics: AnalyticsPort | None = None
+    if options.analytics is not None:
+        # It loads DuckDB, a quarter of a second that only those pay who ask for it, before they serve.
+        from querator.analytics.live import LiveAnalytics  # noqa: PLC0415
+
+        analytics = LiveAnalytics(env, options.analytics)
     bound = options.requests_per_queue_max
 
     def is_full(queue: QueueName, waiting: int) -> bool:
@@ -101,6 +118,7 @@ def build(node: Node, options: AppOptions) -> Application:
         clock=env.clock,
         settings=attrs.evolve(options.http, stores=tuple(node.stores)),
         history=node.history,
+        analytics=analytics,
         is_full=is_full,
         is_standing_by=lambda: not node.ownership.is_owner,
     )
@@ -113,7 +131,7 @@ def build(node: Node, options: AppOptions) -> Application:
             ping_interval=options.ping_interval,
         ),
         access=access,
-        operations=operations(node.broker, node.catalog, node.history),
+        operations=operations(node.broker, node.catalog, node.history, analytics),
     )
     registry.barred = node.ownership.may_decide
     registry.owner_address = lambda: node.ownership.owner_address
@@ -170,6 +188,7 @@ async def run_application(
                 with trio.CancelScope(shield=True):
                     await application.stop(node.ownership.successor_address)
                 nursery.cancel_scope.cancel()
+        application.close()
 
 
 def make_stores(
@@ -240,6 +259,16 @@ def make_tls(config: Config) -> ssl.SSLContext | None:
     return context
 
 
+def start_export(
+    nursery: trio.Nursery, env: Env, stores: dict[str, LogStore], directory: Path, interval: int
+) -> None:
+    """Follow the log into ``directory``, every ``interval`` seconds, as a task of low priority."""
+    from querator.analytics.following import follow, server_exporter  # noqa: PLC0415 - see build
+
+    exporter = server_exporter(env, list(stores.values()), directory)
+    nursery.start_soon(partial(follow, env, exporter, every=Duration(interval * SECOND)), name="export")
+
+
 async def serve(config: Config, env: Env, on_ready: Callable[[Application], None], stop: trio.Event) -> None:
     """Run a server until ``stop`` is set, then end in order.
 
@@ -259,6 +288,7 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
         ),
         server=ServerOptions(version=__version__, tls=make_tls(config)),
         ping_interval=Duration(config.ping_interval * SECOND),
+        analytics=None if log == "memory" else config.data / ARCHIVE,
     )
     shared = postgres_of(next(iter(stores.values())))
     if shared is not None:
@@ -286,6 +316,8 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
                     for store in stores.values():
                         if isinstance(store, WitnessedLog):
                             nursery.start_soon(store.witness.run)
+                    if options.analytics is not None and config.export_interval:
+                        start_export(nursery, env, stores, options.analytics, config.export_interval)
                     on_ready(application)
                     await stop.wait()
         nursery.cancel_scope.cancel()

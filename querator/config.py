@@ -174,6 +174,11 @@ class Config:
         "seconds between two pings of a session; a held reservation outlives a dead client by about as long",
         _positive(_seconds),
     )
+    export_interval: int = _setting(
+        0,
+        "seconds between two exports of the log to DATA/analytics, which questions are asked of; 0: none",
+        _seconds,
+    )
     log_level: LogLevel = _setting(
         LogLevel.INFO, "what the server reports: debug, info, warning, error", _choice(LogLevel)
     )

@@ -4,8 +4,8 @@ Everything here is synchronous. A door opens a turn, hands over what it decoded,
 answers come back through ``Requester.deliver`` when the position they were decided at is committed.
 """
 
-from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import attrs
 
@@ -222,6 +222,29 @@ class TraceStep:
     """The event in words."""
     details: dict[str, object] = attrs.field(factory=dict)
     """Its fields, ready for JSON."""
+
+
+@attrs.frozen
+class Answer:
+    """Rows of an answer, ready for encoding: numbers, texts, and moments and durations in microseconds."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    as_of: Instant
+    """When what was asked was written."""
+    is_cut: bool = False
+    """There were more rows than a server gives."""
+
+
+class AnalyticsPort(Protocol):
+    """Questions about the exported history (implemented by analytics/)."""
+
+    async def ask(self, question: str, params: Mapping[str, object]) -> Answer | Rejected:
+        """The rows of a canned question: a bounded number, within a bounded time. Never raises for what
+        the caller asked or the archive is."""
+
+    def close(self) -> None:
+        """Let go of what questions are asked of. None may be under way."""
 
 
 class HistoryPort(Protocol):

@@ -13,7 +13,7 @@ import attrs
 
 from querator.analytics import warehouse
 from querator.analytics.export import Archive, Progress, Report, day_name, silent
-from querator.analytics.manifest import EVENTS, PAYLOADS, TEMPORARY, ArchiveError, Manifest, Part, check_parts
+from querator.analytics.manifest import EVENTS, PAYLOADS, ArchiveError, Manifest, Part
 from querator.core import limits
 from querator.env import Env
 
@@ -39,6 +39,7 @@ async def compact(
     *,
     everything: bool = False,
     memory_limit: str = limits.ANALYTICS_MEMORY,
+    threads: int = 0,
 ) -> Compacted:
     """Compact what is due in the archive; ``everything``: also days that are not over.
 
@@ -57,7 +58,9 @@ async def compact(
                 if len(of_day) > 1 and (everything or day < today or len(of_day) > limits.COMPACT_PARTS_MAX):
                     due.append((kind, day, of_day))
         done = Compacted()
-        connection = warehouse.open_database(memory_limit=memory_limit, temporary=directory / TEMPORARY)
+        if not due:
+            return done
+        connection = await archive.open_database(memory_limit, threads)
         try:
             for index, (kind, day, parts) in enumerate(due):
                 report(Progress("days compacted", index, len(due)))
@@ -79,7 +82,7 @@ async def _compact_day(
     parts: list[Part],
     done: Compacted,
 ) -> tuple[Manifest, Compacted]:
-    check_parts(archive.directory, parts)
+    await archive.check(parts)
     generation = manifest.generation + 1
     sources = [archive.directory / part.file for part in parts]
     rows = sum(part.rows for part in parts)

@@ -10,6 +10,7 @@ Every file is written whole through ``Files.write`` (durable, atomic) before a m
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ from querator.analytics.manifest import (
     Manifest,
     Mark,
     Part,
+    check_parts,
     decode_manifest,
     digest,
     encode_manifest,
@@ -144,6 +146,25 @@ class Archive:
         await self._env.files.make_directory(path.parent)
         await self._env.files.write(path, content)
 
+    async def check(self, parts: list[Part]) -> None:
+        """Compare files with what was written, in a thread.
+
+        Raises:
+            ArchiveError: one is missing or damaged; it is named.
+        """
+        await self._env.threads.run(check_parts, self.directory, parts)
+
+    async def open_database(self, memory_limit: str, threads: int) -> warehouse.Connection:
+        """A database to sort and pack with; it takes some milliseconds to make, so in a thread."""
+        return await self._env.threads.run(
+            partial(
+                warehouse.open_database,
+                memory_limit=memory_limit,
+                threads=threads,
+                temporary=self.directory / TEMPORARY,
+            )
+        )
+
     async def put_part(
         self, name: str, day: str, rows: int, items: int, write: Callable[[Path], None], *, is_compacted: bool
     ) -> Part:
@@ -162,8 +183,11 @@ class Archive:
 class Exporter:
     """Follows the logs of some stores into an archive. One task uses it.
 
-    ``pace`` (above 0, to 1) is the share of one core it may use for folding, for a task of a live server;
-    offline it is 1.
+    ``pace`` (above 0, to 1) is the share of one core it may use for folding, for a task of a live server: it
+    rests longer when the event loop is late, for then others have work; and it keeps the ledgers between
+    refreshes, so that each begins where the last one ended. Offline it is 1.
+
+    ``payloads``: of all queues; without it, of those whose settings ask for it.
     """
 
     def __init__(
@@ -189,7 +213,11 @@ class Exporter:
         """(day, partition, item, position, payload)."""
         self._payload_bytes = 0
         self._dirty: dict[int, _Dirty] = {}
+        self._ledgers: dict[int, Ledger] = {}
+        """As they are at the marks of the manifest that was written last."""
         self._records = 0
+        self._late = 0
+        """How late the event loop was when we rested last, microseconds."""
 
     async def refresh(self, report: Report = silent) -> Exported:
         """Export what the stores have and the archive has not.
@@ -201,15 +229,15 @@ class Exporter:
         async with self.archive.locked():
             manifest = await self.archive.manifest()
             await self.archive.sweep(manifest)
-            # What is in memory belongs to a step that did not finish, if anything.
+            if self._dirty:
+                # They belong to a step that did not finish.
+                self._ledgers.clear()
             self._reset()
-            connection = warehouse.open_database(
-                memory_limit=self._memory_limit,
-                threads=self._threads,
-                temporary=self.archive.directory / TEMPORARY,
-            )
+            connection = await self.archive.open_database(self._memory_limit, self._threads)
             try:
                 return await self._follow(connection, manifest, report)
+            except warehouse.DuckDBError as error:
+                raise ArchiveError(f"{self.archive.directory} cannot be written: {error}") from error
             finally:
                 connection.close()
 
@@ -245,10 +273,17 @@ class Exporter:
             last - (mark.position if (mark := manifest.mark_of(partition)) is not None else 0)
             for _, partition, last in work
         )
+        wanted = frozenset(
+            partition
+            for queue in manifest.queues
+            if queue.settings.get("export_payloads")
+            for partition in queue.partitions
+        )
         for store, partition, last in work:
+            with_payloads = self._payloads or partition in wanted
             ledger = await self._ledger(partition, manifest.mark_of(partition))
             while ledger.position < last:
-                page = await self._read(store, ledger, last)
+                page = await self._read(store, ledger, last, payloads=with_payloads)
                 await self._fold(ledger, page)
                 report(Progress("records exported", done.records + self._records, total))
                 if (
@@ -284,6 +319,9 @@ class Exporter:
         """The ledger where the partition's export stands."""
         if mark is None:
             return Ledger(partition)
+        kept = self._ledgers.get(partition)
+        if kept is not None and kept.tail is not None and kept.tail.hash.hex() == mark.hash:
+            return kept
         path = self.archive.directory / mark.fold
         try:
             content = await self._env.files.read(path)
@@ -300,7 +338,7 @@ class Exporter:
             )
         return ledger
 
-    async def _read(self, store: LogStore, ledger: Ledger, last: Position) -> list[Record]:
+    async def _read(self, store: LogStore, ledger: Ledger, last: Position, *, payloads: bool) -> list[Record]:
         start = Position(ledger.position + 1)
         try:
             page = await store.read(
@@ -308,7 +346,7 @@ class Exporter:
                 start,
                 records_max=min(limits.EXPORT_PAGE_RECORDS, last - start + 1),
                 bytes_max=limits.READ_BYTES_MAX,
-                payloads=self._payloads,
+                payloads=payloads,
             )
         except HistoryDropped as error:
             raise ArchiveError(
@@ -326,35 +364,46 @@ class Exporter:
         clock = self._env.clock
         sliced = clock.monotonic()
         for record in page:
+            dirty = self._dirty.get(ledger.partition)
+            if dirty is None:
+                dirty = self._dirty[ledger.partition] = _Dirty(ledger, 0, 0)
             for _ in ledger.folding(record):
-                now = clock.monotonic()
-                if now - sliced > limits.EXPORT_SLICE:
-                    await clock.sleep(Duration(int((now - sliced) * (1 / self._pace - 1))))
+                worked = clock.monotonic() - sliced
+                if worked > limits.EXPORT_SLICE:
+                    await self._rest(worked)
                     sliced = clock.monotonic()
             rows = ledger.rows
             self._buffer.extend(rows)
-            dirty = self._dirty.get(ledger.partition)
-            if dirty is None or dirty.ledger is not ledger:
-                dirty = self._dirty[ledger.partition] = _Dirty(ledger, 0, 0)
             dirty.rows += len(rows)
             if rows:
                 dirty.last_at = rows[-1][3]
             self._records += 1
-            if self._payloads:
+            if record.payload:
                 self._take_payloads(record, rows[-1][3] if rows else record.written_at)
         await trio.lowlevel.checkpoint()
 
-    def _take_payloads(self, record: Record, at: int) -> None:
-        if not record.payload:
+    async def _rest(self, worked: int) -> None:
+        """Leave the event loop to others, after so many microseconds of work."""
+        clock = self._env.clock
+        if self._pace >= 1:
+            await clock.sleep(Duration(0))
             return
-        block = PayloadBlock(record.payload)
+        wanted = int(worked * (1 / self._pace - 1)) + limits.EXPORT_LATE_FACTOR * self._late
+        rest = Duration(min(wanted, limits.EXPORT_REST_MAX))
+        asleep = clock.monotonic()
+        await clock.sleep(rest)
+        self._late = max(0, clock.monotonic() - asleep - rest)
+
+    def _take_payloads(self, record: Record, at: int) -> None:
+        content = record.payload or b""
+        block = PayloadBlock(content)
         day = at // _DAY
         index = 0
         for first, count in payload_runs(decode_columns(record.events)):
             for offset, payload in enumerate(block.range(index, count)):
                 self._payload_rows.append((day, record.partition, first + offset, record.position, payload))
             index += count
-        self._payload_bytes += len(record.payload)
+        self._payload_bytes += len(content)
 
     async def _step(
         self, connection: warehouse.Connection, manifest: Manifest, done: Exported
@@ -385,6 +434,8 @@ class Exporter:
             superseded=[],
         )
         await self.archive.commit(made)
+        if self._pace < 1:
+            self._ledgers |= {partition: dirty.ledger for partition, dirty in self._dirty.items()}
         for name in (*replaced, *manifest.superseded):
             await self._env.files.remove(self.archive.directory / name)
         done = Exported(

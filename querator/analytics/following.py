@@ -1,14 +1,30 @@
 """The exporter as a task of a live server: every so often, slowly, and never the server's undoing."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from querator import telemetry
 from querator.analytics.compact import compact
 from querator.analytics.export import Exporter
 from querator.analytics.manifest import ArchiveError
+from querator.core import limits
 from querator.core.ids import Duration
 from querator.env import Env
 from querator.errors import LogError
+from querator.log.store import LogStore
+
+
+def server_exporter(env: Env, stores: Sequence[LogStore], directory: Path) -> Exporter:
+    """One that a server can bear: a share of a core, one thread of DuckDB, little memory."""
+    return Exporter(
+        env,
+        stores,
+        directory,
+        pace=limits.EXPORT_PACE,
+        memory_limit=limits.SERVER_EXPORT_MEMORY,
+        threads=1,
+    )
 
 
 async def follow(env: Env, exporter: Exporter, *, every: Duration) -> NoReturn:
@@ -28,7 +44,9 @@ async def follow(env: Env, exporter: Exporter, *, every: Duration) -> NoReturn:
                     items=done.items,
                     bytes=done.bytes,
                 )
-            await compact(env, exporter.archive.directory)
-        except (ArchiveError, LogError) as error:
+            await compact(
+                env, exporter.archive.directory, memory_limit=limits.SERVER_EXPORT_MEMORY, threads=1
+            )
+        except (ArchiveError, LogError, OSError) as error:
             telemetry.emit("analytics.export.failed", error=str(error))
         await env.clock.sleep(every)

@@ -22,17 +22,17 @@ import attrs
 import outcome
 import trio
 
+from querator.actors.ports import Answer
 from querator.analytics import warehouse
 from querator.analytics.connecting import connect
 from querator.analytics.manifest import MANIFEST, ArchiveError
 from querator.core import limits
-from querator.core.ids import MINUTE, Duration
+from querator.core.ids import Duration, Instant
 from querator.core.replies import Code, Rejected
 from querator.env import Env, seconds
 
 _POLL: Final = Duration(20_000)
 """An interrupt that comes before the engine began is lost: it is repeated so often."""
-_WIDTH_DEFAULT: Final = MINUTE
 
 
 @attrs.frozen
@@ -76,20 +76,8 @@ QUESTIONS: Final[Mapping[str, tuple[Parameter, ...]]] = {
 """Name of the macro to the parameters that a caller may give; those required go first, by position."""
 
 
-@attrs.frozen
-class Answer:
-    """Rows of an answer, ready for encoding: numbers, texts, and moments as microseconds."""
-
-    columns: list[str]
-    rows: list[list[Any]]
-    as_of: int
-    """When the archive was written that was asked, microseconds UTC."""
-    is_cut: bool = False
-    """There were more rows than a server gives."""
-
-
 class LiveAnalytics:
-    """Answers over one archive. Owned by the server; ``ask`` may be called by any number of tasks."""
+    """Implements AnalyticsPort over one archive; any number of tasks may ask. Owned by the server."""
 
     def __init__(
         self,
@@ -110,17 +98,17 @@ class LiveAnalytics:
         self._connection: warehouse.Connection | None = None
         self._stamp: tuple[int, int] = (0, 0)
         """Of the manifest that the connection was opened for."""
-        self._as_of = 0
+        self._as_of = Instant(0)
 
     def close(self) -> None:
-        """Let the connection go. No question may be running."""
+        """See AnalyticsPort."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    async def ask(self, name: str, params: Mapping[str, object]) -> Answer | Rejected:
-        """The rows of a question. Never raises for what a caller or the archive did."""
-        read = _read_params(name, params)
+    async def ask(self, question: str, params: Mapping[str, object]) -> Answer | Rejected:
+        """See AnalyticsPort."""
+        read = _read_params(question, params)
         if isinstance(read, Rejected):
             return read
         if self._asking >= limits.LIVE_QUESTIONS_MAX + limits.LIVE_QUESTIONS_WAITING_MAX:
@@ -213,7 +201,7 @@ class LiveAnalytics:
             self._directory, memory_limit=self._memory_limit, threads=1, verify=False, sandboxed=True
         )
         self._stamp = stamp
-        self._as_of = found.st_mtime_ns // 1_000
+        self._as_of = Instant(found.st_mtime_ns // 1_000)
 
 
 def _first_line(error: Exception) -> str:
@@ -225,7 +213,7 @@ def _read_params(name: str, params: Mapping[str, object]) -> tuple[str, dict[str
     wanted = QUESTIONS.get(name)
     if wanted is None:
         return Rejected(
-            Code.INVALID, f"there is no question '{name}'; there is {', '.join(QUESTIONS)}", "name"
+            Code.INVALID, f"there is no question '{name}'; there is {', '.join(QUESTIONS)}", "question"
         )
     unknown = [key for key in params if key not in {parameter.name for parameter in wanted}]
     if unknown:

@@ -20,6 +20,7 @@ _PUBLIC = (
     "ordering",
     "dead_retention",
     "paused",
+    "export_payloads",
 )
 
 

@@ -12,9 +12,10 @@ import msgspec
 import trio
 
 from querator import telemetry
-from querator.actors.ports import BrokerPort, CatalogPort, Delivery, HistoryPort
+from querator.actors.ports import AnalyticsPort, BrokerPort, CatalogPort, Delivery, HistoryPort
 from querator.api import access
 from querator.api.access import Access
+from querator.api.question_calls import AskParams, QuestionCalls
 from querator.core import limits
 from querator.core.catalog import SYSTEM_NAMESPACE, CatalogCommand, Changed, Principal, Queue
 from querator.core.catalog.commands import CreateQueue, DeleteQueue, UpdateQueue
@@ -116,6 +117,7 @@ class QueueSettings(_Params):
     session_grace: int | msgspec.UnsetType = msgspec.UNSET
     dedupe_window: int | msgspec.UnsetType = msgspec.UNSET
     dedupe_keys_max: int | msgspec.UnsetType = msgspec.UNSET
+    export_payloads: bool | msgspec.UnsetType = msgspec.UNSET
     reference: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -174,7 +176,12 @@ class TraceParams(_Params):
 # -- the methods ----------------------------------------------------------------------------------
 
 
-def operations(broker: BrokerPort, catalog: CatalogPort, history: HistoryPort) -> dict[str, Operation]:
+def operations(
+    broker: BrokerPort,
+    catalog: CatalogPort,
+    history: HistoryPort,
+    analytics: AnalyticsPort | None = None,
+) -> dict[str, Operation]:
     """All methods, by name."""
     queues = _Queues(broker, catalog)
     items = _Items(broker, catalog, history)
@@ -191,6 +198,7 @@ def operations(broker: BrokerPort, catalog: CatalogPort, history: HistoryPort) -
         "dead.redrive": Operation(RedriveParams, items.redrive),
         "item.find": Operation(ItemParams, items.find),
         "item.trace": Operation(TraceParams, items.trace),
+        "analytics.ask": Operation(AskParams, QuestionCalls(analytics).ask),
     }
 
 

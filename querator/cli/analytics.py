@@ -25,8 +25,10 @@ from querator.analytics.terminal import print_report
 from querator.analytics.warehouse import Connection, QueryFailed
 from querator.analytics.words import say_count
 from querator.cli.exits import UsageError
+from querator.cli.items import read_item
 from querator.cli.logs import Source
-from querator.cli.output import console, note, print_json, print_table, print_text
+from querator.cli.options import Target, read_duration
+from querator.cli.output import console, format_instant, note, print_json, print_table, print_text
 from querator.client.durations import parse_duration
 from querator.env.real import real_env
 
@@ -172,6 +174,53 @@ def report(
         return
     out.write_text(make_page(made))
     note(f"wrote {out}")
+
+
+@app.command
+async def ask(
+    question: Annotated[
+        str, Parameter(help="throughput, waiting, processing, backlog, retries, deaths, kinds, slo …")
+    ],
+    queue: Annotated[str | None, Parameter(help="The queue.")] = None,
+    *,
+    item: Annotated[str | None, Parameter(help="PARTITION.NUMBER, for item_history.")] = None,
+    width: Annotated[str | None, Parameter(help="The stretch that each row is about, as 1h.")] = None,
+    since: Annotated[str | None, Parameter(help="A moment, or a duration before now, such as 24h.")] = None,
+    until: Annotated[str | None, Parameter(help="A moment, or a duration before now.")] = None,
+    waiting_target: Annotated[str | None, Parameter(help="For slo: as 5s.")] = None,
+    processing_target: Annotated[str | None, Parameter(help="For slo: as 30s.")] = None,
+    target: Target | None = None,
+) -> None:
+    """Ask a running server one of the canned questions; its answer is as old as its last export."""
+    target = target or Target()
+    async with target.connect("analytics ask") as q:
+        answer = await q.ask(
+            question,
+            queue,
+            item=None if item is None else read_item(item),
+            width=_span(width, "--width"),
+            since=None if since is None else read_moment(since, "--since"),
+            until=None if until is None else read_moment(until, "--until"),
+            waiting_target=_span(waiting_target, "--waiting-target"),
+            processing_target=_span(processing_target, "--processing-target"),
+        )
+    if target.json:
+        print_json(attrs.asdict(answer))
+        return
+    moments = [name == "bucket" or name.endswith("_at") for name in answer.columns]
+    rows = [
+        tuple(
+            format_instant(value) if is_moment and value is not None else value
+            for value, is_moment in zip(row, moments, strict=True)
+        )
+        for row in answer.rows
+    ]
+    show_rows(asking.Result(answer.columns, rows, answer.is_cut), "table")
+    note(f"as of {format_instant(answer.as_of)}")
+
+
+def _span(text: str | None, option: str) -> timedelta | None:
+    return None if text is None else timedelta(microseconds=read_duration(text, option))
 
 
 Format = Literal["table", "csv", "json"]

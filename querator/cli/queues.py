@@ -48,6 +48,9 @@ SessionGrace = Annotated[
     str | None, Parameter(help="How long a session that lost its connection keeps its reservations.")
 ]
 DedupeWindow = Annotated[str | None, Parameter(help="How long dedupe keys are remembered, as 24h.")]
+ExportPayloads = Annotated[
+    bool | None, Parameter(help="Whether exports for analytics have the payloads as well.")
+]
 Reference = Annotated[str | None, Parameter(help="A note of your own.")]
 
 
@@ -74,6 +77,7 @@ async def create(
     dead_retention: DeadRetention = None,
     session_grace: SessionGrace = None,
     dedupe_window: DedupeWindow = None,
+    export_payloads: ExportPayloads = None,
     reference: Reference = None,
     exist_ok: Annotated[
         bool, Parameter(negative="", help="It is fine when the queue exists; it is left as it is.")
@@ -95,6 +99,7 @@ async def create(
         dead_retention=dead_retention,
         session_grace=session_grace,
         dedupe_window=dedupe_window,
+        export_payloads=export_payloads,
         reference=reference,
     )
     done = f"created queue {name}"
@@ -127,6 +132,7 @@ async def update(
     dead_retention: DeadRetention = None,
     session_grace: SessionGrace = None,
     dedupe_window: DedupeWindow = None,
+    export_payloads: ExportPayloads = None,
     reference: Reference = None,
 ) -> None:
     """Change a queue's settings; what is not given stays. Applies to what happens from now on."""
@@ -143,6 +149,7 @@ async def update(
         dead_retention=dead_retention,
         session_grace=session_grace,
         dedupe_window=dedupe_window,
+        export_payloads=export_payloads,
         reference=reference,
     )
     if len(params) == 1:

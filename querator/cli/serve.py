@@ -72,6 +72,13 @@ async def serve(
         str | None,
         Parameter(help="Seconds between two pings of a session (5). [env: QUERATOR_PING_INTERVAL]"),
     ] = None,
+    export_interval: Annotated[
+        str | None,
+        Parameter(
+            help="Seconds between two exports of the log for analytics (0: none). "
+            "[env: QUERATOR_EXPORT_INTERVAL]"
+        ),
+    ] = None,
     log_level: Annotated[
         str | None, Parameter(help="debug, info, warning or error. [env: QUERATOR_LOG_LEVEL]")
     ] = None,
@@ -98,6 +105,7 @@ async def serve(
             "tls_key": None if tls_key is None else str(tls_key),
             "payload_memory": payload_memory,
             "ping_interval": ping_interval,
+            "export_interval": export_interval,
             "log_level": log_level,
             "log_format": log_format,
         }

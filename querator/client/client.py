@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager, suppress
 from ssl import SSLContext
 from typing import Any, Final, Generic, Literal, TypeVar
 
+import attrs
 import trio
 
 from querator.client.address import ADDRESS_DEFAULT, parse_addresses
@@ -45,6 +46,18 @@ REPORTS_MAX: Final = 16
 """Reports of a watch that its reader may fall behind; then the oldest are dropped."""
 
 _Report = TypeVar("_Report")
+
+
+@attrs.frozen
+class HistoryAnswer:
+    """The rows of an answer: numbers and texts; moments and durations are microseconds."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    as_of: int
+    """When the history that was asked had been exported."""
+    is_cut: bool
+    """There were more rows than a server gives."""
 
 
 class Pending(Answer[Receipt]):
@@ -336,6 +349,42 @@ class Client:
         answer = Answer[Result]()
         self._protocol.call(method, raw, answer, is_repeatable=is_repeatable)
         return self._codec.decode_value((await wait_answer(answer)).value, result)
+
+    async def ask(
+        self,
+        question: str,
+        queue: str | None = None,
+        *,
+        width: DurationLike | None = None,
+        since: InstantLike | None = None,
+        until: InstantLike | None = None,
+        item: tuple[int, int] | None = None,
+        waiting_target: DurationLike | None = None,
+        processing_target: DurationLike | None = None,
+    ) -> HistoryAnswer:
+        """A question about a queue's exported history, by its name (docs/analytics.md).
+
+        ``item`` (partition, number) is for ``item_history``.
+
+        Raises:
+            Rejected: there is no such question, nothing was exported yet, or it takes too long.
+        """
+        spans = {"width": width, "waiting_target": waiting_target, "processing_target": processing_target}
+        moments = {"since": since, "until": until}
+        partition, number = item or (None, None)
+        params = {
+            "question": question,
+            "queue": queue,
+            "partition": partition,
+            "item": number,
+            **{name: None if span is None else parse_duration(span) for name, span in spans.items()},
+            **{name: None if at is None else parse_instant(at) for name, at in moments.items()},
+        }
+        given = {name: value for name, value in params.items() if value is not None}
+        answer: HistoryAnswer = await self.call(
+            "analytics.ask", given, result=HistoryAnswer, is_repeatable=True
+        )
+        return answer
 
     @property
     def session(self) -> str:

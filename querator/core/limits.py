@@ -223,6 +223,14 @@ EXPORT_STEP_PAYLOAD_BYTES: Final = 67_108_864
 """Payload bytes gathered before they are written, where payloads are exported."""
 EXPORT_SLICE: Final = Duration(1_000)
 """How long an export folds before the event loop's other tasks have their turn."""
+EXPORT_PACE: Final = 0.2
+"""The share of a core that the export of a live server folds with, where nobody else wants it ..."""
+EXPORT_LATE_FACTOR: Final = 10
+"""... and how many times as long as the event loop was late it rests beyond that ..."""
+EXPORT_REST_MAX: Final = Duration(250_000)
+"""... but never longer, so that it ends."""
+SERVER_EXPORT_MEMORY: Final = "128MB"
+"""Of the DuckDB connection that a live server's export sorts and packs with."""
 COMPACT_PARTS_MAX: Final = 50
 """Parts of the present day before they are compacted though the day is not over."""
 ANALYTICS_MEMORY: Final = "512MB"

@@ -1,7 +1,8 @@
 """Random histories of partitions, decided by the core, and their plain fold: one dictionary an item."""
 
 import random
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import attrs
 
@@ -37,6 +38,7 @@ START = 1_750_032_000_000_000
 """2025-06-16 00:00 UTC."""
 KINDS = ("mail", "invoice", "")
 SESSIONS = ("ann", "bob", "eve")
+_NONE: Final[Mapping[str, bool]] = {}
 
 
 class PartitionHistory:
@@ -239,7 +241,9 @@ async def store_records(store: LogStore, records: list[Record]) -> None:
         await store.append([record])
 
 
-def catalog_records(queues: dict[str, list[int]], *, at: int = START) -> list[Record]:
+def catalog_records(
+    queues: dict[str, list[int]], *, at: int = START, export_payloads: Mapping[str, bool] = _NONE
+) -> list[Record]:
     """The catalog's log: these queues with their partitions."""
     events: list[ev.Event] = [ev.TurnStarted(Instant(at)), ev.Claimed("node-a", 41, 1, 0, "server")]
     for name, partitions in queues.items():
@@ -248,6 +252,7 @@ def catalog_records(queues: dict[str, list[int]], *, at: int = START) -> list[Re
             partitions=tuple(QueuePartition(PartitionId(number)) for number in partitions),
             created_at=Instant(at),
             updated_at=Instant(at),
+            export_payloads=export_payloads.get(name, False),
         )
         events.append(ev.CatalogChanged(encode(Document(Instant(at), "root", QueueCreated(queue)))))
     return [seal(PartitionId(0), Position(1), GENESIS, 41, Instant(at), events)]

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from querator.actors.ports import Answer
 from querator.analytics import live
 from querator.analytics.export import Exporter
-from querator.analytics.live import QUESTIONS, Answer, LiveAnalytics
+from querator.analytics.live import QUESTIONS, LiveAnalytics
 from querator.core import limits
 from querator.core.commands import Produce
 from querator.core.ids import MILLISECOND, Duration
@@ -52,7 +53,7 @@ async def test_moments_are_microseconds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "params", "field"),
     [
-        ("drop", {}, "name"),
+        ("drop", {}, "question"),
         ("waiting", {}, "queue"),
         ("waiting", {"queue": 3}, "queue"),
         ("waiting", {"queue": "mail", "width": 0}, "width"),

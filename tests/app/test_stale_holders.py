@@ -21,7 +21,8 @@ AFTER = ("expiry", "release", "restart")
 class House:
     """A server that can be started again on the same disk, and raw sockets to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
+        self.options = options
         self.disk, self.files = MemoryDisk(), MemoryFiles()
         self.lives = 0
 
@@ -30,8 +31,11 @@ class House:
         self.lives += 1
         self.network = MemoryNetwork()
         env = virtual_env(self.lives, "server", network=self.network, files=self.files)
-        options = AppOptions(host="server", port=2319, secret=b"one secret for all lives of it")
+        options = AppOptions(
+            host="server", port=2319, secret=b"one secret for all lives of it", **self.options
+        )
         async with open_application({"memory": MemoryLog(env, self.disk)}, env, options) as application:
+            self.application = application
             await self._create(application)
             return await visit(self)
 

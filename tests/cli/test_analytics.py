@@ -2,8 +2,10 @@
 
 import csv
 import io
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,30 @@ def test_shell(cli: Run, data: Path) -> None:
         assert part in done.out
     assert "nothing does not exist" in done.out
     assert not done.out.endswith("1\n1\n")
+
+
+def test_a_server_exports_its_log_and_answers_questions(cli: Run, tmp_path: Path) -> None:
+    served = start("--data", str(tmp_path / "data"), "--export-interval", "1")
+    on = ("--address", served.address)
+    try:
+        cli("queues", "create", "mail", "--export-payloads", *on)
+        cli("produce", "mail", *on, stdin=b"a\nb\nc\n")
+        for _ in range(100):
+            done = cli("analytics", "ask", "throughput", "mail", "--width", "1h", "--json", *on)
+            if done.code == 0 and sum(row[2] for row in done.json[0]["rows"]) == 3:
+                break
+            time.sleep(0.1)
+        answer = done.json[0]
+        assert answer["columns"][:3] == ["queue", "bucket", "produced"]
+        shown = cli("analytics", "ask", "item_history", "--item", "1.2", *on)
+        assert "produced" in shown.out
+        # Position, number within it, and when, as people write it.
+        assert re.match(r" *\d+ +\d+ +20\d\d-\d\d-\d\d", shown.out.splitlines()[1])
+        assert "as of " in shown.err
+        refused = cli("analytics", "ask", "drop", "mail", *on)
+        assert (refused.code, "there is no question 'drop'" in refused.err) == (3, True)
+    finally:
+        stop(served)
+    payloads = cli("analytics", "sql", "SELECT decode(payload) AS p FROM payloads ORDER BY item", "--format",
+                   "csv", "--archive", str(tmp_path / "data" / "analytics"))  # fmt: skip
+    assert payloads.out.split() == ["p", "a", "b", "c"]

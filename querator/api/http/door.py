@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 import attrs
 
-from querator.actors.ports import BrokerPort, CatalogPort, HistoryPort
+from querator.actors.ports import AnalyticsPort, BrokerPort, CatalogPort, HistoryPort
 from querator.api.catalog_access import CatalogAccess
 from querator.api.http.pending import Answer, PendingRequest
 from querator.api.http.refusals import (
@@ -77,6 +77,7 @@ class Door:
     clock: Clock
     settings: HttpSettings = attrs.field(factory=HttpSettings)
     history: HistoryPort | None = None
+    analytics: AnalyticsPort | None = None
     is_full: Callable[[QueueName, int], bool] = _never_full
     is_stopping: bool = False
     is_standing_by: Callable[[], bool] = bool

@@ -271,6 +271,13 @@ ENDPOINTS: Final = (
         extension_calls.trace,
     ),
     Endpoint(
+        "/v1/x/analytics",
+        messages.XAnalyticsRequest,
+        messages.XAnalyticsResponse,
+        "queue.stats",
+        extension_calls.ask,
+    ),
+    Endpoint(
         "/v1/x/dead.list",
         messages.XDeadListRequest,
         messages.XDeadListResponse,

@@ -40,6 +40,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "/v1/x/queue.extend": {**IDS, "timeout": "5m"},
     "/v1/x/queue.release": IDS,
     "/v1/x/items.trace": {**QUEUE, "id": "1.1", "limit": 100},
+    "/v1/x/analytics": {**QUEUE, "question": "waiting", "width": "1h"},
     "/v1/x/dead.list": PAGE,
     "/v1/x/dead.redrive": {**QUEUE, "limit": 100},
     "/v1/namespaces.create": {"name": "tenant", "description": "of one customer", "api_key_tag": "acme"},

@@ -5,6 +5,9 @@ from querator.api.http.door import Door, expect
 from querator.api.http.durations import InvalidDuration, parse_duration, to_micros
 from querator.api.http.messages import (
     QueueProduceRequest,
+    XAnalyticsRequest,
+    XAnalyticsResponse,
+    XAnalyticsRow,
     XDeadItem,
     XDeadListRequest,
     XDeadListResponse,
@@ -18,14 +21,15 @@ from querator.api.http.messages import (
     XTraceStep,
 )
 from querator.api.http.queue_calls import produced, settle
-from querator.api.http.refusals import NOT_IMPLEMENTED, refuse
+from querator.api.http.refusals import NOT_IMPLEMENTED, REQUEST_FAILED, RETRY_REQUEST, refuse
 from querator.api.http.stamps import Stamp
+from querator.api.question_calls import NOT_KEPT
 from querator.core import limits
 from querator.core.catalog import Principal, Queue
 from querator.core.commands import Listing, ListItems, PlaceSettlement, Redrive, Verb
 from querator.core.ids import Instant, ItemNumber, PartitionId, Place
 from querator.core.place_ids import decode_place
-from querator.core.replies import Done, ItemPage, Rejected
+from querator.core.replies import Code, Done, ItemPage, Rejected
 
 REDRIVE_ITEMS_MAX = 4_096
 """Dead items that one call brings back in one partition; the next call goes on."""
@@ -54,10 +58,7 @@ def _timeout(text: str, queue: Queue) -> int:
     """Microseconds."""
     if not text:
         return queue.reservation_timeout
-    try:
-        timeout = to_micros(parse_duration(text))
-    except InvalidDuration as error:
-        refuse(f"timeout is invalid; {error} - expected format: 900ms, 5m or 15m")
+    timeout = _span("timeout", text)
     if not limits.RESERVATION_TIMEOUT_MIN <= timeout <= limits.RESERVATION_TIMEOUT_MAX:
         refuse("timeout is invalid; it is 100ms to 168h0m0s")
     return timeout
@@ -95,6 +96,48 @@ async def trace(door: Door, caller: Principal, request: XTraceRequest) -> XTrace
     if isinstance(steps, Rejected):
         refuse(f"item is invalid; {steps.detail}")
     return XTraceResponse([XTraceStep(step.position, Stamp(step.at), step.what, step.text) for step in steps])
+
+
+_ANSWERED_WITH = {
+    Code.OVERLOADED: RETRY_REQUEST,
+    Code.UNAVAILABLE: REQUEST_FAILED,
+    Code.LIMIT_EXCEEDED: REQUEST_FAILED,
+}
+
+
+async def ask(door: Door, caller: Principal, request: XAnalyticsRequest) -> XAnalyticsResponse:
+    queue = door.find_queue(request.queue_name)
+    door.authorize(caller, "queue.stats", queue.namespace)
+    if door.analytics is None:
+        refuse(NOT_KEPT, NOT_IMPLEMENTED)
+    params: dict[str, object] = {}
+    if request.id:
+        params["partition"], params["item"] = _item(queue, request.id)
+    else:
+        params["queue"] = queue.name
+    for name in ("width", "waiting_target", "processing_target"):
+        text = getattr(request, name)
+        if text:
+            params[name] = _span(name, text)
+    for name in ("since", "until"):
+        stamp = getattr(request, name)
+        if stamp is not None:
+            params[name] = int(stamp)
+    answer = await door.analytics.ask(request.question, params)
+    if isinstance(answer, Rejected):
+        if answer.code in _ANSWERED_WITH:
+            refuse(answer.detail, _ANSWERED_WITH[answer.code])
+        refuse(f"{answer.field or 'question'} is invalid; {answer.detail}")
+    rows = [XAnalyticsRow(["" if value is None else str(value) for value in row]) for row in answer.rows]
+    return XAnalyticsResponse(answer.columns, rows, Stamp(answer.as_of), answer.is_cut)
+
+
+def _span(field: str, text: str) -> int:
+    """Microseconds."""
+    try:
+        return to_micros(parse_duration(text))
+    except InvalidDuration as error:
+        refuse(f"{field} is invalid; {error} - expected format: 900ms, 5m or 15m")
 
 
 def _item(queue: Queue, text: str) -> tuple[PartitionId, ItemNumber]:

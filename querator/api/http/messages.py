@@ -459,6 +459,37 @@ class XTraceResponse(Message):
     steps: Annotated[list[XTraceStep], _f(1)] = []
 
 
+class XAnalyticsRequest(Message):
+    """One of the canned questions (docs/analytics.md) about a queue; ``id``: of an item, for its history.
+
+    ``width``, ``waiting_target`` and ``processing_target`` are durations.
+    """
+
+    question: Annotated[str, _f(1)] = ""
+    queue_name: Annotated[str, _fa(2)] = ""
+    width: Annotated[str, _f(3)] = ""
+    since: Annotated[Stamp | None, _f(4)] = None
+    until: Annotated[Stamp | None, _f(5)] = None
+    id: Annotated[str, _f(6)] = ""
+    waiting_target: Annotated[str, _fa(7)] = ""
+    processing_target: Annotated[str, _fa(8)] = ""
+
+
+class XAnalyticsRow(Message):
+    """Cells as text, in the order of the columns: moments and durations in microseconds, "" for none."""
+
+    cells: Annotated[list[str], _f(1)] = []
+
+
+class XAnalyticsResponse(Message):
+    """``as_of``: when the history that was asked was exported; ``is_cut``: there were more rows."""
+
+    columns: Annotated[list[str], _f(1)] = []
+    rows: Annotated[list[XAnalyticsRow], _f(2)] = []
+    as_of: Annotated[Stamp | None, _f(3)] = None
+    is_cut: Annotated[bool, _f(4)] = False
+
+
 class XRedriveRequest(Message):
     """Dead items back to the tail: those named (``<partition>.<number>``), else all or those of a reason."""
 

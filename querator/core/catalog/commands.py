@@ -34,6 +34,7 @@ class CreateQueue:
     session_grace: Duration = Duration(5 * SECOND)
     dedupe_window: Duration = DAY
     dedupe_keys_max: int = limits.DEDUPE_KEYS_MAX
+    export_payloads: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -54,6 +55,7 @@ class UpdateQueue:
     dedupe_window: Duration | None = None
     dedupe_keys_max: int | None = None
     paused: bool | None = None
+    export_payloads: bool | None = None
 
 
 @attrs.frozen

@@ -107,6 +107,8 @@ class Queue:
     dedupe_window: Duration = DAY
     dedupe_keys_max: int = limits.DEDUPE_KEYS_MAX
     paused: bool = False
+    export_payloads: bool = False
+    """Whether exports of the log have the payloads of its items as well."""
 
 
 @attrs.frozen(kw_only=True)
