@@ -190,8 +190,6 @@ class Broker:
 
     def committed(self, actor: PartitionActor) -> None:
         """A record of the actor was committed: more may be decided (a stalled turn, moves, releases)."""
-        if actor.has_pending:
-            self.writers[actor.store_name].wake(actor)
         # While the append failed or stalled, nothing was to end, so no alarm was set.
         self.alarms.set(actor.partition * _KINDS + _OF_PARTITION, actor.next_due_at())
         queue = self.queues.get(QueueName(actor.queue))

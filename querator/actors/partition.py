@@ -165,6 +165,11 @@ class PartitionActor:
         return bool(self._pending.events)
 
     @property
+    def pending_bytes(self) -> int:
+        """What the pending record takes, roughly."""
+        return self._pending.bytes_estimate
+
+    @property
     def is_open(self) -> bool:
         return self.condition is Condition.OPEN
 

@@ -117,16 +117,21 @@ APPEND_PARTITIONS_MAX: Final = 256
 APPEND_TIMEOUT: Final = Duration(30 * SECOND)
 HOLD_TIMEOUT: Final = Duration(30 * SECOND)
 """How long a partition keeps a failed append's bytes and retries them (DESIGN: decision 7)."""
-APPEND_CONNECTIONS: Final = 4
-"""PostgreSQL connections that append, of one store; several share the flushes of the write-ahead log."""
+APPEND_LANES: Final = 6
+"""Appends of one store, of disjoint partitions, that run side by side (SQLite runs one)."""
+APPEND_PATIENCE: Final = Duration(50_000)
+"""An append that takes longer is late: the partitions that are not in it wait no longer for it."""
+APPEND_CONNECTIONS: Final = 8
+"""PostgreSQL connections that append, of one store: its lanes, and some for claims and parted appends."""
 READ_CONNECTIONS: Final = 4
 """PostgreSQL connections for everything else, so that recovery does not hold up appends."""
-APPEND_LOCK_WAIT: Final = Duration(100_000)
+APPEND_LOCK_WAIT: Final = Duration(20_000)
 """How long an append waits for another transaction at one of its positions before it answers ``busy``."""
 APPEND_BLOCKED_WAIT: Final = Duration(10_000)
 """The same for a partition that was just found busy, so that it holds up no others."""
-APPEND_TRIES_MAX: Final = 4
-"""Statements of one append that met a rollover or a commit just over, before it answers ``busy``."""
+APPEND_TRIES_MAX: Final = 32
+"""Statements of one append beyond the first, for what met a rollover or a commit just over or had to be
+parted from a blocked record, before it answers ``busy`` for the rest."""
 CONNECT_TIMEOUT: Final = Duration(10 * SECOND)
 QUERY_TIMEOUT: Final = Duration(60 * SECOND)
 """Of reads, snapshots and bucket changes in PostgreSQL."""

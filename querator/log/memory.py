@@ -14,6 +14,7 @@ import trio
 from querator import telemetry
 from querator.core.ids import PartitionId, Position
 from querator.core.invariants import check
+from querator.core.limits import APPEND_LANES
 from querator.env import Env
 from querator.errors import HistoryDropped, StoreCorrupt
 from querator.log.records import ChunkId, Record, Snapshot, Tail
@@ -156,6 +157,7 @@ class MemoryLog:
         self, env: Env, disk: MemoryDisk | None = None, *, name: str = "memory", faults: Faults | None = None
     ) -> None:
         self.name = name
+        self.lanes = APPEND_LANES
         self.disk = disk if disk is not None else MemoryDisk()
         self.faults = faults if faults is not None else Faults()
         self._env = env

@@ -44,6 +44,8 @@ class LogStore(Protocol):
     """
 
     name: str
+    lanes: int
+    """Appends, of disjoint partitions, that it can run side by side; 1: they would only queue up."""
 
     async def open(self) -> None:
         """Open or create the store.

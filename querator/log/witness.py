@@ -168,9 +168,11 @@ class WitnessedLog:
     store: LogStore
     witness: Witness
     name: str = attrs.field(init=False)
+    lanes: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.name = self.store.name
+        self.lanes = self.store.lanes
 
     async def open(self) -> None:
         await self.store.open()

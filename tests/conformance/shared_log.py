@@ -18,6 +18,7 @@ class SharedLog:
 
     def __init__(self, beneath: LogStore, base: int) -> None:
         self.name = beneath.name
+        self.lanes = beneath.lanes
         self._beneath = beneath
         self._base = base
 

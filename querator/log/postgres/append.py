@@ -6,6 +6,7 @@ and, once it completes, final: a record of ours that stands at its position answ
 """
 
 import enum
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -32,13 +33,16 @@ from querator.log.postgres.connection import Rows
 from querator.log.postgres.pool import Pool
 from querator.log.postgres.statements import statement
 from querator.log.records import Record
+from querator.log.rules import size_of
 from querator.log.store import Verdict
 
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _SEALED: Final = "23514"
 _NO_SUCH_TABLE: Final = "42P01"
 _NOT_A_RECORDS_FAULT: Final = ("08", "25", "28", "40", "42", "53", "57", "58", "XX")
-"""Classes of errors where sending each record alone would be no help."""
+"""Classes of errors where parting the records would be no help."""
+_SPLIT_WAYS: Final = 4
+"""Into so many parts a statement is parted that one record of many spoilt: each part costs a commit."""
 
 
 class _Fate(enum.IntEnum):
@@ -63,6 +67,14 @@ _VERDICTS: Final = {
     _Fate.REFUSED: Verdict.NOT_MINE,
     _Fate.OTHER_SERVER: Verdict.NOT_MINE,
 }
+
+
+@attrs.frozen
+class _Part:
+    """Records that go into one statement."""
+
+    records: list[Record]
+    lock_wait: Duration
 
 
 @attrs.define
@@ -98,7 +110,7 @@ class Appender:
         self._pool = pool
         self._unsafe_durability = UNSAFE_DURABILITY in unsafe
         self._blocked: dict[PartitionId, None] = {}
-        """Partitions whose last answer was BUSY. They are sent alone, so that they hold up no others."""
+        """Partitions whose last answer was BUSY. Each has a statement of its own, after the others'."""
 
     async def append(self, records: Sequence[Record]) -> list[Verdict]:
         """See ``LogStore.append``. Never cancelled half-way; ends by itself."""
@@ -106,62 +118,32 @@ class Appender:
             len(dict.fromkeys(record.partition for record in records)) == len(records),
             "an append has at most one record of a partition",
         )
-        verdicts: list[Verdict | None] = [None] * len(records)
-        failures: list[LogUnavailable | AppendOutcomeUnknown] = []
-
-        async def send(indexes: list[int]) -> None:
-            try:
-                found = await self._settle([records[index] for index in indexes])
-            except (LogUnavailable, AppendOutcomeUnknown) as failure:
-                failures.append(failure)
-                return
-            for index, verdict in zip(indexes, found, strict=True):
-                verdicts[index] = verdict
-
-        flushes = self._flushes(records)
         with trio.CancelScope(shield=True):
-            if len(flushes) == 1:
-                await send(flushes[0])
-            else:
-                async with trio.open_nursery() as nursery:
-                    for flush in flushes:
-                        nursery.start_soon(send, flush)
-        self._raise_if_nothing_is_known(verdicts, failures)
-        answers = [Verdict.BUSY if verdict is None else verdict for verdict in verdicts]
+            verdicts = await self._settle(self._parts(records))
+        answers = [verdicts.get(record.partition, Verdict.BUSY) for record in records]
         for record, verdict in zip(records, answers, strict=True):
             self._remember(record.partition, verdict)
         return answers
 
-    def _flushes(self, records: Sequence[Record]) -> list[list[int]]:
-        """Indexes of the records of each statement: as few statements as the bounds allow."""
-        flushes: list[list[int]] = []
-        together: list[int] = []
+    def _parts(self, records: Sequence[Record]) -> list[_Part]:
+        """What goes into each statement: as few as the bounds allow; the blocked apart, and last."""
+        parts: list[_Part] = []
+        blocked: list[_Part] = []
+        together: list[Record] = []
         size = 0
-        for index, record in enumerate(records):
+        for record in records:
             if record.partition in self._blocked:
-                flushes.append([index])
+                blocked.append(_Part([record], APPEND_BLOCKED_WAIT))
                 continue
-            record_size = len(record.events) + len(record.payload or b"") + len(record.inputs)
-            is_full = len(together) >= APPEND_PARTITIONS_MAX or size + record_size > APPEND_BYTES_MAX
+            is_full = len(together) >= APPEND_PARTITIONS_MAX or size + size_of(record) > APPEND_BYTES_MAX
             if together and is_full:
-                flushes.append(together)
+                parts.append(_Part(together, APPEND_LOCK_WAIT))
                 together, size = [], 0
-            together.append(index)
-            size += record_size
-        return [*flushes, together] if together else flushes
-
-    @staticmethod
-    def _raise_if_nothing_is_known(
-        verdicts: list[Verdict | None], failures: list[LogUnavailable | AppendOutcomeUnknown]
-    ) -> None:
-        """A part that failed is BUSY when the rest has verdicts; BUSY promises no more than "try again"."""
-        if any(verdict is not None for verdict in verdicts):
-            return
-        for failure in failures:
-            if isinstance(failure, AppendOutcomeUnknown):
-                raise failure
-        for failure in failures:
-            raise failure
+            together.append(record)
+            size += size_of(record)
+        if together:
+            parts.append(_Part(together, APPEND_LOCK_WAIT))
+        return parts + blocked
 
     def _remember(self, partition: PartitionId, verdict: Verdict) -> None:
         if verdict is Verdict.BUSY:
@@ -170,38 +152,69 @@ class Appender:
         else:
             self._blocked.pop(partition, None)
 
-    async def _settle(self, records: list[Record]) -> list[Verdict]:
-        """Send until each record has a verdict.
+    async def _settle(self, parts: list[_Part]) -> dict[PartitionId, Verdict]:
+        """Send one part after the other. Those without a verdict in the end may be sent again: BUSY.
 
         Raises:
             LogUnavailable: nothing was written.
             AppendOutcomeUnknown: it may have been.
         """
         verdicts: dict[PartitionId, Verdict] = {}
-        pending = records
-        for _ in range(APPEND_TRIES_MAX):
-            used = self.open_bucket
-            rows = await self._send(pending, used)
-            meaning = classify(rows.answer)
-            if meaning is Meaning.UNKNOWN:
-                self.counts.unknown += 1
-                raise AppendOutcomeUnknown(_describe(rows.answer))
-            if meaning is Meaning.NOT_WRITTEN:
-                if rows.answer.sqlstate in (_SEALED, _NO_SUCH_TABLE):
-                    self.counts.rollovers += 1
-                    await self._find_open_bucket(rows.answer, used)
-                    continue
-                for record, verdict in zip(pending, await self._isolate(pending, rows.answer), strict=True):
-                    verdicts[record.partition] = verdict
-                pending = []
-            else:
-                pending = await self._read_fates(pending, rows, used, verdicts)
-            if not pending:
+        todo = deque(parts)
+        for _ in range(len(parts) + APPEND_TRIES_MAX):
+            if not todo:
                 break
-        return [verdicts.get(record.partition, Verdict.BUSY) for record in records]
+            try:
+                todo.extend(await self._try(todo.popleft(), verdicts))
+            except (LogUnavailable, AppendOutcomeUnknown):
+                # What a part has been told is worth more than that another part failed.
+                if not verdicts:
+                    raise
+                break
+        return verdicts
 
-    async def _send(self, records: list[Record], bucket: int) -> Rows:
+    async def _try(self, part: _Part, verdicts: dict[PartitionId, Verdict]) -> list[_Part]:
+        """Send one part; the parts that are left of it."""
+        used = self.open_bucket
+        rows = await self._send(part, used)
+        meaning = classify(rows.answer)
+        if meaning is Meaning.UNKNOWN:
+            self.counts.unknown += 1
+            raise AppendOutcomeUnknown(_describe(rows.answer))
+        if meaning is Meaning.COMMITTED:
+            again = await self._read_fates(part.records, rows, used, verdicts)
+            return [_Part(again, part.lock_wait)] if again else []
+        if rows.answer.sqlstate in (_SEALED, _NO_SUCH_TABLE):
+            self.counts.rollovers += 1
+            await self._find_open_bucket(rows.answer, used)
+            return [part]
+        return self._split(part, rows.answer)
+
+    @staticmethod
+    def _split(part: _Part, answer: Answer) -> list[_Part]:
+        """Nothing was written. When one record may be the reason, part it from the others.
+
+        Raises:
+            LogUnavailable: that would be no help.
+        """
+        sqlstate = answer.sqlstate or ""
+        is_blocked = sqlstate == _LOCK_NOT_AVAILABLE
+        if not is_blocked and sqlstate.startswith(_NOT_A_RECORDS_FAULT):
+            raise LogUnavailable(_describe(answer))
+        records = part.records
+        if len(records) == 1:
+            if is_blocked:
+                return []
+            raise LogUnavailable(_describe(answer))
+        size = -(-len(records) // _SPLIT_WAYS)
+        return [
+            _Part(records[start : start + size], APPEND_BLOCKED_WAIT)
+            for start in range(0, len(records), size)
+        ]
+
+    async def _send(self, part: _Part, bucket: int) -> Rows:
         self.counts.statements += 1
+        records = part.records
         parameters = [
             wire.encode_int8s([record.partition for record in records]),
             wire.encode_int8s([record.position for record in records]),
@@ -216,7 +229,7 @@ class Appender:
             wire.encode_byteas([record.inputs for record in records]),
             wire.encode_byteas([record.events for record in records]),
             wire.encode_byteas([record.payload or b"" for record in records]),
-            str(self._lock_wait(records) // 1_000).encode(),
+            str(part.lock_wait // 1_000).encode(),
             wire.encode_bool(self._unsafe_durability),
             wire.encode_texts([self.identities.get(record.partition, self.identity) for record in records]),
         ]
@@ -227,33 +240,6 @@ class Appender:
                 within=APPEND_TIMEOUT,
                 prepare=True,
             )
-
-    def _lock_wait(self, records: list[Record]) -> Duration:
-        is_known_to_block = len(records) == 1 and records[0].partition in self._blocked
-        return APPEND_BLOCKED_WAIT if is_known_to_block else APPEND_LOCK_WAIT
-
-    async def _isolate(self, records: list[Record], answer: Answer) -> list[Verdict]:
-        """Nothing was written. When one record may be the reason, try each alone."""
-        sqlstate = answer.sqlstate or ""
-        if sqlstate != _LOCK_NOT_AVAILABLE and sqlstate.startswith(_NOT_A_RECORDS_FAULT):
-            raise LogUnavailable(_describe(answer))
-        if len(records) == 1:
-            if sqlstate == _LOCK_NOT_AVAILABLE:
-                return [Verdict.BUSY]
-            raise LogUnavailable(_describe(answer))
-        verdicts = [Verdict.BUSY] * len(records)
-
-        async def send(index: int) -> None:
-            try:
-                verdicts[index] = (await self._settle([records[index]]))[0]
-            except (LogUnavailable, AppendOutcomeUnknown):
-                # BUSY: the same bytes may be tried again, which is the remedy for both.
-                return
-
-        async with trio.open_nursery() as nursery:
-            for index in range(len(records)):
-                nursery.start_soon(send, index)
-        return verdicts
 
     async def _read_fates(
         self, records: list[Record], rows: Rows, used: int, verdicts: dict[PartitionId, Verdict]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from querator.core.ids import CATALOG_PARTITION, Instant, PartitionId, Position
-from querator.core.limits import APPEND_CONNECTIONS, QUERY_TIMEOUT, READ_CONNECTIONS
+from querator.core.limits import APPEND_CONNECTIONS, APPEND_LANES, QUERY_TIMEOUT, READ_CONNECTIONS
 from querator.env import Env
 from querator.errors import ConfigError, HistoryDropped, LogError
 from querator.log.postgres import wire
@@ -42,6 +42,7 @@ class PostgresLog:
         self, env: Env, conninfo: str, *, name: str = "postgres", unsafe: frozenset[str] = frozenset()
     ) -> None:
         self.name = name
+        self.lanes = APPEND_LANES
         self.accepted_faults: list[Fault] = []
         """Found at ``open`` and accepted by a flag; operators must see them."""
         self.facts: Facts | None = None

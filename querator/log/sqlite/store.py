@@ -45,6 +45,7 @@ class SqliteLog:
         factory: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
         self.name = name
+        self.lanes = 1
         self.directory = directory
         self._env = env
         self._lock: FileLock | None = None
