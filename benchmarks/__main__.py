@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import analytics, held, postgres
+from benchmarks import analytics, held, http, postgres
 from benchmarks.lifecycle import ROWS, measure, median_round
 
 
@@ -142,6 +142,9 @@ def main() -> int:
     questions = commands.add_parser("analytics", help="export of a log, its size, and questions over it")
     analytics.add_options(questions)
     questions.set_defaults(run=analytics.run)
+    calls = commands.add_parser("http", help="the HTTP door: requests and items a second")
+    http.add_options(calls)
+    calls.set_defaults(run=http.run)
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -78,12 +78,12 @@ def _round(
         "produced": produced["items"] / produced["seconds"],
         "server_us": spent / items * 1e6,
         "client_us": (consumed["cpu"] + produced["cpu"]) / items * 1e6,
-        "ack": _percentiles(produced["latencies"]),
-        "delivered": _percentiles(consumed["latencies"]),
+        "ack": percentiles(produced["latencies"]),
+        "delivered": percentiles(consumed["latencies"]),
     }
 
 
-def _percentiles(latencies: list[int]) -> tuple[float, float] | None:
+def percentiles(latencies: list[int]) -> tuple[float, float] | None:
     """(p50, p99) in milliseconds."""
     if not latencies:
         return None

@@ -126,9 +126,9 @@ def server(*more: str) -> Iterator[Server]:
             running.stop()
 
 
-def start_worker(side: str, **options: object) -> subprocess.Popen[str]:
-    """Start benchmarks.worker with these options (``True``: a flag)."""
-    command = [sys.executable, "-m", "benchmarks.worker", side]
+def start_worker(side: str, module: str = "benchmarks.worker", **options: object) -> subprocess.Popen[str]:
+    """Start a worker with these options (``True``: a flag)."""
+    command = [sys.executable, "-m", module, side]
     for name, value in options.items():
         if value is True:
             command.append(f"--{name}")

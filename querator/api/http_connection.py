@@ -17,6 +17,7 @@ from querator import telemetry
 from querator.api.chunked import ChunkedReader
 from querator.api.counters import Counters
 from querator.api.exchange import HttpHandler, HttpRequest, HttpResponse
+from querator.api.hangups import Hangups, Waiting
 from querator.api.head import Head, HttpFault, find_head, read_head
 from querator.api.patience import Patience, Phase, Wait
 from querator.api.upgrade import refusal
@@ -87,6 +88,7 @@ class HttpConnection:
         dates: Dates,
         counters: Counters,
         patience: Patience,
+        hangups: Hangups,
         *,
         remote: str = "",
         waiting_paths: Container[str] = (),
@@ -98,6 +100,7 @@ class HttpConnection:
         self._dates = dates
         self._counters = counters
         self._patience = patience
+        self._hangups = hangups
         self._wait = Wait()
         self._remote = remote
         self._waiting_paths = waiting_paths
@@ -175,26 +178,29 @@ class HttpConnection:
     async def _handle_watching(self, request: HttpRequest) -> HttpResponse:
         """Answer a request that may wait for long: a client that hangs up meanwhile ends it."""
         response: HttpResponse | None = None
-
-        async def watch(scope: trio.CancelScope) -> None:
-            # Pipelined requests wait; of a client that sends more than a bufferful of them, we stop reading.
-            while len(self._buffer) < READ_BYTES:
-                try:
-                    data = await self._receive()
-                except HungUp:
-                    data = b""
-                if not data:
-                    scope.cancel()
-                    return
-                self._buffer += data
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch, nursery.cancel_scope)
-            response = await self._handler.handle(request)
-            nursery.cancel_scope.cancel()
+        waiting = Waiting(self._hung_up)
+        self._hangups.begin(waiting)
+        try:
+            with waiting.scope:
+                response = await self._handler.handle(request)
+        finally:
+            await self._hangups.end(waiting)
         if response is None:
             raise HungUp
         return response
+
+    async def _hung_up(self) -> None:
+        """Return when the client does. Pipelined requests wait; of a client that sends more than a
+        bufferful of them, we stop reading."""
+        while len(self._buffer) < READ_BYTES:
+            try:
+                data = await self._receive()
+            except HungUp:
+                return
+            if not data:
+                return
+            self._buffer += data
+        await trio.sleep_forever()
 
     # -- reading ---------------------------------------------------------------------------------
 

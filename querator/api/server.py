@@ -17,6 +17,7 @@ import trio
 
 from querator import telemetry
 from querator.api.exchange import HttpHandler, HttpRequest, HttpResponse
+from querator.api.hangups import Hangups
 from querator.api.health import Probe, health_response
 from querator.api.http_connection import Dates, HttpConnection
 from querator.api.metrics import MetricsPage, door_metrics
@@ -84,6 +85,7 @@ class Server:
         self._notes = notes
         self._dates = Dates(registry.env.clock.now)
         self._patience = Patience(registry.env.clock)
+        self._hangups = Hangups(registry.env.clock)
         self._number = 0
         self._refusals = 0
         self._is_draining = False
@@ -106,6 +108,7 @@ class Server:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.registry.run, name="sessions")
                 nursery.start_soon(self._patience.run, name="patience")
+                nursery.start_soon(self._hangups.run, name="hangups")
                 with self._connections:
                     async with trio.open_nursery() as connections:
                         task_status.started()
@@ -165,6 +168,7 @@ class Server:
             self._dates,
             self._counters,
             self._patience,
+            self._hangups,
             remote=remote,
             waiting_paths=self.options.waiting_paths,
             is_draining=lambda: self._is_draining,
@@ -203,7 +207,9 @@ class Server:
                 await trio.aclose_forcefully(stream)
 
     async def _refuse(self, stream: trio.abc.Stream) -> None:
-        connection = HttpConnection(stream, self._handler, self._dates, self._counters, self._patience)
+        connection = HttpConnection(
+            stream, self._handler, self._dates, self._counters, self._patience, self._hangups
+        )
         try:
             await connection.refuse(refusal(503, "too many connections", [("Retry-After", "1")]))
         finally:

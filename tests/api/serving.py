@@ -29,6 +29,8 @@ class EchoHandler:
         self.limit = 1_000
         self.handled: list[HttpRequest] = []
         self.cancelled = 0
+        self.found = trio.Event()
+        """Ends the wait of leases."""
 
     def body_limit(self, path: str) -> int:
         del path
@@ -42,7 +44,7 @@ class EchoHandler:
             return HttpResponse(200, [("X", "a\r\nEvil: b")])
         if request.path == "/v1/queue.lease":
             try:
-                await trio.sleep_forever()
+                await self.found.wait()
             except trio.Cancelled:
                 self.cancelled += 1
                 raise

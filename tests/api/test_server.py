@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from querator import telemetry
+from querator.api.hangups import MOMENT
 from querator.api.health import Probe
 from querator.api.server import Server, ServerOptions
 from querator.core import limits
@@ -219,11 +220,26 @@ async def test_a_client_that_hangs_up_ends_its_waiting_request(autojump_clock: M
     async with running() as house:
         async with await house.stream() as stream:
             await stream.send_all(request("POST /v1/queue.lease HTTP/1.1"))
-            await wait_all_tasks_blocked()
+            await trio.sleep(2 * seconds(MOMENT))
             assert house.http.cancelled == 0
         await wait_all_tasks_blocked()
         assert house.http.cancelled == 1
         assert house.server.registry.counters.connections_now == 0
+
+
+async def test_what_is_pipelined_behind_a_waiting_request_is_not_lost(autojump_clock: MockClock) -> None:
+    """The connection is watched by then; what the watch has read is the next request."""
+    async with running() as house, await house.stream() as stream:
+        await stream.send_all(request("POST /v1/queue.lease HTTP/1.1"))
+        await trio.sleep(3 * seconds(MOMENT))
+        await stream.send_all(request("POST /b HTTP/1.1", "Content-Length: 5", CLOSE)[:-2])
+        await wait_all_tasks_blocked()
+        house.http.found.set()
+        await wait_all_tasks_blocked()
+        await stream.send_all(b"\r\nfirst")
+        bodies = [body for _, _, body in split(await read_all(stream))]
+        assert bodies == [b"POST /v1/queue.lease 0", b"POST /b 5"]
+        assert house.http.cancelled == 0
 
 
 async def test_a_bug_in_the_handler_costs_one_request(autojump_clock: MockClock) -> None:

@@ -1,5 +1,6 @@
 """The real world's parts: the clock that is never stepped, whole files, threads that are waited for."""
 
+import contextlib
 import os
 import ssl
 import stat
@@ -17,6 +18,8 @@ from querator.env import Env, FileLocked, seconds
 from querator.env.real import (
     SLEW_DIVISOR,
     STEP_MIN,
+    UNWAITED_SENDS_MAX,
+    QuickStream,
     RealClock,
     SystemFiles,
     SystemRng,
@@ -319,6 +322,60 @@ async def test_streams(with_tls: bool, tmp_path: Path) -> None:
             assert await stream.receive_some() == b"hello from 127.0.0.1"
             await stream.aclose()
             nursery.cancel_scope.cancel()
+
+
+class GivesWay(QuickStream):
+    """What every other stream does, and trio's own checks ask for."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        await super().send_all(data)
+
+
+async def pair() -> tuple[GivesWay, GivesWay]:
+    net = TcpNet()
+    (listener,) = await net.listen("127.0.0.1", 0)
+    connected = await net.connect(*net.address(listener))
+    accepted = await listener.accept()
+    await listener.aclose()
+    assert isinstance(connected, trio.SocketStream)
+    assert isinstance(accepted, QuickStream)
+    return GivesWay(connected), GivesWay(accepted.plain)
+
+
+async def clogged_pair() -> tuple[GivesWay, GivesWay]:
+    both = await pair()
+    for stream in both:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(stream.plain.socket.fileno(), bytes(1 << 20))
+    return both
+
+
+async def test_streams_keep_trios_contract() -> None:
+    with trio.fail_after(20):
+        await trio.testing.check_half_closeable_stream(pair, clogged_pair)
+
+
+async def test_a_stream_that_sends_for_ever_lets_others_have_their_turn() -> None:
+    near, far = await pair()
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with near, far, trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        for _ in range(UNWAITED_SENDS_MAX):
+            await QuickStream.send_all(near, b"x")
+        assert turns == 0
+        for _ in range(UNWAITED_SENDS_MAX + 2):  # they wait at the first of these, and at the last
+            await QuickStream.send_all(near, b"x")
+        assert turns > 0
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_foreign_stream_is_refused() -> None:
