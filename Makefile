@@ -8,10 +8,10 @@ SERVE := $(VENV)/.serve
 DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix test-long test-kill bench lock clean
+.PHONY: help setup serve test check fix test-long test-kill test-kill-postgres bench lock clean
 
 help:  ## list these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 setup: $(DEV)  ## make .venv with all that the other commands need
 
@@ -34,6 +34,9 @@ test-long: $(DEV)  ## the tests that take minutes, with fresh random examples
 
 test-kill: $(DEV)  ## a million lines through a server that is killed again and again
 	QUERATOR_KILL_LINES=1000000 QUERATOR_KILLS=25 $(BIN)/python -m pytest tests/acceptance/test_kill.py --timeout=900 -s $(ARGS)
+
+test-kill-postgres: $(DEV)  ## faults of every kind for minutes, and a ledger of them; ARGS="--minutes 60 --seed 7"
+	$(BIN)/python -m tests.blackbox $(ARGS)
 
 bench: $(DEV)  ## measure; ARGS="lifecycle --help" for what and how
 	@$(BIN)/python -m benchmarks $(or $(ARGS),lifecycle)

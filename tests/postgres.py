@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -95,6 +96,11 @@ def free_port() -> int:
         return port
 
 
+def _is_main_thread() -> bool:
+    """A child "dies with its parent" when the thread that started it ends: a worker thread soon does."""
+    return threading.current_thread() is threading.main_thread()
+
+
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, int(signal.SIGQUIT))
 
@@ -142,6 +148,13 @@ class Cluster:
         self, settings: Mapping[str, str] | None = None, *, environment: Mapping[str, str] | None = None
     ) -> None:
         """Start the server and wait until it takes connections. What is given is kept for restarts."""
+        self.launch(settings, environment=environment)
+        self.wait_ready()
+
+    def launch(
+        self, settings: Mapping[str, str] | None = None, *, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """The same without waiting."""
         if settings is not None:
             self._settings = dict(settings)
         if environment is not None:
@@ -163,10 +176,9 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **self._environment},
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - no other threads touch what it touches
+                preexec_fn=_die_with_parent if _is_main_thread() else None,  # noqa: PLW1509 - as above
                 **run_as(self.root),
             )
-        self.wait_ready()
 
     def wait_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS_MAX

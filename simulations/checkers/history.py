@@ -17,6 +17,7 @@ from querator.env.virtual import virtual_env
 from querator.log.codec import decode_events, payloads_of
 from querator.log.memory import MemoryDisk, MemoryLog
 from querator.log.records import Record
+from querator.log.store import LogStore
 
 
 @attrs.define(eq=False)
@@ -447,11 +448,12 @@ async def read_histories(disk: MemoryDisk, keyed: set[int]) -> list[History]:
     histories: list[History] = []
     for partition in await store.partitions():
         if partition:
-            histories.append(await _read(store, partition, keyed=partition in keyed))
+            histories.append(await read_history(store, partition, keyed=partition in keyed))
     return histories
 
 
-async def _read(store: MemoryLog, partition: PartitionId, *, keyed: bool) -> History:
+async def read_history(store: LogStore, partition: PartitionId, *, keyed: bool) -> History:
+    """Of one partition, from its first record on."""
     history = History(partition, keyed)
     position = 1
     while True:

@@ -1,0 +1,55 @@
+"""All that can be run, by name; each ``run(folder, seed, times)`` gives the rows of its ledger.
+
+A scenario that this machine cannot do raises NotHere with the reason.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import attrs
+
+from tests.blackbox.arena import open_arena
+from tests.blackbox.faults import CLIENT_FAULTS, POSTGRES_FAULTS, SERVER_FAULTS, Fault
+from tests.blackbox.ledger import Row
+from tests.blackbox.run import conclude, strike
+from tests.postgres import Cluster, prepare
+
+
+class NotHere(Exception):
+    """This machine cannot do it."""
+
+
+@attrs.frozen
+class Scenario:
+    name: str
+    run: Callable[[Path, int, int], Awaitable[list[Row]]]
+
+
+async def on_postgres(fault: Fault, folder: Path, seed: int, times: int) -> list[Row]:
+    """One fault, again and again, on a PostgreSQL of its own."""
+    cluster = Cluster.create()
+    try:
+        cluster.start()
+        prepare(cluster)
+        async with open_arena(folder, seed=seed, cluster=cluster) as arena:
+            await strike(arena, [fault] * times)
+            return [await conclude(arena, fault.name, times)]
+    finally:
+        cluster.destroy()
+
+
+async def on_sqlite(fault: Fault, folder: Path, seed: int, times: int) -> list[Row]:
+    """The same with the embedded log."""
+    async with open_arena(folder, seed=seed, processes=2) as arena:
+        await strike(arena, [fault] * times)
+        return [await conclude(arena, f"{fault.name} (SQLite)", times)]
+
+
+SCENARIOS = (
+    *(Scenario(f"postgres: {fault.name}", partial(on_postgres, fault)) for fault in POSTGRES_FAULTS),
+    *(
+        Scenario(f"sqlite: {fault.name}", partial(on_sqlite, fault))
+        for fault in SERVER_FAULTS + CLIENT_FAULTS
+    ),
+)
