@@ -526,7 +526,9 @@ async def connect(
     )
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(connector.run)
+        # Whoever cancels us cancels the body; the connection goes on until the goodbye is said.
+        connection = trio.CancelScope(shield=True)
+        nursery.start_soon(_run, connector, connection)
         # The body's own exception is kept out of the nursery, which would wrap it in a group.
         try:
             await connector.wait_open()
@@ -538,16 +540,21 @@ async def connect(
         except BaseException as caught:  # noqa: BLE001 - raised again below
             error = caught
         finally:
-            await _leave(connector, nursery)
+            await _leave(connector, connection)
     if error is not None:
         raise error
 
 
-async def _leave(connector: Connector, nursery: trio.Nursery) -> None:
+async def _run(connector: Connector, connection: trio.CancelScope) -> None:
+    with connection:
+        await connector.run()
+
+
+async def _leave(connector: Connector, connection: trio.CancelScope) -> None:
     with trio.move_on_after(seconds(limits.GOODBYE_TIMEOUT), shield=True):
         connector.leave()
         await connector.wait_left()
-    nursery.cancel_scope.cancel()
+    connection.cancel()
 
 
 def _ignore(_: str) -> None:

@@ -568,6 +568,24 @@ async def test_a_cancelled_block_releases(autojump_clock: trio.testing.MockClock
         assert not server.sent(wire.Retry)
 
 
+async def test_a_client_cancelled_from_outside_gives_back_what_it_holds_and_says_goodbye(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """As Ctrl-C does: at once, and not by the silence of a connection that was cut."""
+    async with fake_server() as server:
+        with trio.CancelScope() as everything:
+            async with connect(ADDRESS, env=server.env()) as q, q.consume("q") as items:
+                await q.produce("q", b"x")
+                async for item in items:
+                    async with item:
+                        began = trio.current_time()
+                        everything.cancel()
+                        await trio.sleep_forever()
+        assert trio.current_time() - began < 1
+        assert len(server.sent(wire.Release)) == 1
+        assert len(server.sent(wire.Unsubscribe)) == 1
+
+
 async def test_a_deadline_on_the_items_scope_is_a_failed_attempt(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
