@@ -284,7 +284,10 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
         host=host,
         port=port,
         node=NodeOptions(
-            name=config.advertise or config.address, auth=config.auth, payload_memory=config.payload_memory
+            name=config.advertise or config.address,
+            auth=config.auth,
+            payload_memory=config.payload_memory,
+            record_inputs=config.record_inputs,
         ),
         server=ServerOptions(version=__version__, tls=make_tls(config)),
         ping_interval=Duration(config.ping_interval * SECOND),

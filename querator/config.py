@@ -169,6 +169,9 @@ class Config:
         "bytes of payloads of waiting items kept in memory; more stay in the log",
         _positive(_size),
     )
+    record_inputs: bool = _setting(
+        False, "records also say who waited and what was asked, for a replay to decide again", to_bool
+    )
     ping_interval: int = _setting(
         limits.PING_INTERVAL // SECOND,
         "seconds between two pings of a session; a held reservation outlives a dead client by about as long",

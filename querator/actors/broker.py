@@ -373,6 +373,7 @@ class Broker:
                 reserve.client,
                 held=reserve.held,
                 bytes_max=reserve.bytes_max,
+                since=self.now,
             )
         )
         self.to_match(runtime)

@@ -48,6 +48,8 @@ class NodeOptions:
     snapshots: bool = True
     bucket_bytes: int = BUCKET_BYTES
     """A bucket of history is closed past this size."""
+    record_inputs: bool = False
+    """Records say, too, what decided them: who waited, what was asked."""
 
 
 class Node:
@@ -61,7 +63,14 @@ class Node:
         self.stores = stores
         self.broker = Broker(env, grace=options.grace)
         self.payloads = PayloadService(self.broker, stores, env, budget=options.payload_memory)
-        self.supervisor = Supervisor(self.broker, stores, env, self.payloads, node=options.name)
+        self.supervisor = Supervisor(
+            self.broker,
+            stores,
+            env,
+            self.payloads,
+            node=options.name,
+            record_inputs=options.record_inputs,
+        )
         self.catalog = CatalogOwner(
             next(iter(stores.values())), env, node=options.name, carry_out=self.supervisor.carry_out
         )

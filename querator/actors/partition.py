@@ -38,6 +38,7 @@ from querator.core.ids import (
     ReservationNumber,
     SessionId,
 )
+from querator.core.inputs import Gathering
 from querator.core.limits import PENDING_BYTES_MAX, PENDING_COMMANDS_MAX, WATCHED_ITEMS_MAX
 from querator.core.match import match, match_parked
 from querator.core.replies import Code, Rejected
@@ -45,6 +46,7 @@ from querator.core.reserve import reserve, show
 from querator.core.snapshot import Capture
 from querator.core.state import PartitionState
 from querator.log.codec import seal
+from querator.log.inputs import encode_inputs
 from querator.log.records import Record
 
 DELIVERY_DELAY_MAX: Final = Duration(250 * MILLISECOND)
@@ -68,6 +70,7 @@ class Condition(enum.Enum):
 
 
 Parcel: TypeAlias = "tuple[Requester, Delivery]"
+Waiting: TypeAlias = "Parked[Requester] | Subscription[Requester]"
 
 
 @attrs.define
@@ -81,6 +84,13 @@ class Batch:
     opened_at: Instant = Instant(0)
     at: Instant = Instant(0)
     """Of the last TurnStarted in it."""
+    inputs: Gathering | None = None
+    """Where they are recorded: what the record's inputs section will say."""
+
+    def gather(self) -> Gathering:
+        if self.inputs is None:
+            self.inputs = Gathering()
+        return self.inputs
 
 
 @attrs.define(eq=False)
@@ -121,6 +131,7 @@ class PartitionActor:
         demand: Demand[Requester],
         store_name: str,
         session_of: Callable[[SessionId], Requester | None],
+        record_inputs: bool = False,
     ) -> None:
         self.state = state
         self.partition = PartitionId(state.partition)
@@ -136,6 +147,9 @@ class PartitionActor:
         """Position of the last committed record."""
         self.tail_hash = tail_hash
         self._session_of = session_of
+        self._record_inputs = record_inputs
+        self._given: list[int] = []
+        """Items of the reservations of the present round of matching."""
         self.restored_below = state.next_reservation
         """Reservations of a lower number were made before this actor was: no window counts them, until a
         subscription of their session adopts them."""
@@ -279,6 +293,27 @@ class PartitionActor:
         for event in events:
             self.apply(event)
         self.park(requester, (request, reply))
+        if self._record_inputs:
+            self._note_command(command, events, reply)
+
+    def _note_command(self, command: cmd.Command, events: Sequence[ev.Event], reply: rep.Reply) -> None:
+        if type(command) is cmd.Import:
+            for event in events:
+                if type(event) is ev.ItemsReserved:
+                    self._pending.gather().nobody()
+        elif (
+            type(command) is cmd.Settle
+            and type(reply) is Rejected
+            and reply.code is Code.RESERVATION_LOST
+            and command.reservation < self.state.next_reservation
+        ):
+            self._pending.gather().late.append((command.reservation, command.verb, self.now))
+
+    def note_payloads(self, segment: int, *, is_here: bool) -> None:
+        """The payloads of a segment came into memory, or left it."""
+        if self._record_inputs:
+            pending = self._pending
+            pending.gather().moved.append((len(pending.events), segment, is_here))
 
     def reserve(self, requester: Requester, request: int, asked: ReserveNow) -> bool:
         """Reserve for one requester at once; False when nothing may go."""
@@ -298,20 +333,46 @@ class PartitionActor:
         self.apply(event)
         shown = show(state, state.reservations[state.next_reservation - 1])
         self.park(requester, (request, shown))
+        if self._record_inputs:
+            self._pending.gather().asked(asked.items_max, asked.bytes_max, asked.timeout)
         return True
 
     def match(self) -> None:
         """Give what is ready to those that want it."""
         if self.condition is Condition.OPEN and self._pending.bytes_estimate < PENDING_BYTES_MAX:
-            match(self.state, self.demand, self.now, self.apply, self._hand_over, _identity)
+            hand_over = self._begin_match() if self._record_inputs else self._hand_over
+            is_whole = match(self.state, self.demand, self.now, self.apply, hand_over, _identity)
+            if self._record_inputs:
+                self._end_match(is_whole=is_whole)
 
     def match_parked(self, lot: Sequence[Parked[Requester]]) -> None:
         """Serve the parked requests that were assigned to this partition."""
         if self.condition is Condition.OPEN and self._pending.bytes_estimate < PENDING_BYTES_MAX:
-            match_parked(self.state, self.demand, lot, self.now, self.apply, self._hand_over, _identity)
+            hand_over = self._begin_match() if self._record_inputs else self._hand_over
+            is_whole = match_parked(self.state, self.demand, lot, self.now, self.apply, hand_over, _identity)
+            if self._record_inputs:
+                self._end_match(is_whole=is_whole)
 
-    def _hand_over(self, requester: Requester, request: int, shown: rep.Reserved) -> None:
-        self.park(requester, (request, shown))
+    def _hand_over(self, waiter: Waiting, shown: rep.Reserved) -> None:
+        self.park(waiter.asker, (waiter.request, shown))
+
+    def _begin_match(self) -> Callable[[Waiting, rep.Reserved], None]:
+        self._pending.gather().begin_call()
+        self._given.clear()
+        return self._hand_over_noted
+
+    def _hand_over_noted(self, waiter: Waiting, shown: rep.Reserved) -> None:
+        gathering = self._pending.gather()
+        if type(waiter) is Parked:
+            gathering.parked(waiter, self.now)
+        elif type(waiter) is Subscription:
+            gathering.pushed(waiter, self.now)
+        self._given.append(shown.count)
+        self.park(waiter.asker, (waiter.request, shown))
+
+    def _end_match(self, *, is_whole: bool) -> None:
+        if not is_whole and self._given:
+            self._pending.gather().end_call(self._given)
 
     def run_due(self) -> None:
         """Make happen what only time makes happen."""
@@ -407,6 +468,7 @@ class PartitionActor:
             self.nonce,
             now,
             pending.events,
+            encode_inputs(pending.inputs) if pending.inputs is not None else b"",
         )
         self._record = record
         self._in_flight = pending

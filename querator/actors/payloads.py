@@ -63,7 +63,7 @@ class PayloadService:
                 continue
             try:
                 for number in self._ahead(actor.state):
-                    await self._fill(actor.state, number, self._stores[actor.store_name], actor.tail)
+                    await self._fill(actor, number, self._stores[actor.store_name])
             except LogError as error:
                 telemetry.emit("payloads.unavailable", partition=partition, error=str(error))
                 await self._env.clock.sleep(_RETRY)
@@ -97,7 +97,7 @@ class PayloadService:
         number = (state.next_item - 1) >> SEGMENT_BITS
         segment = state.segments.get(number)
         if segment is not None and segment.payloads is None and not segment.is_full:
-            await self._fill(state, number, store, actor.tail)
+            await self._fill(actor, number, store)
 
     async def read_items(self, actor: PartitionActor, items: list[int]) -> dict[int, bytes]:
         """The payloads of single items, from the log."""
@@ -117,7 +117,9 @@ class PayloadService:
                     found.update(payloads_of(record, wanted))
         return found
 
-    async def _fill(self, state: PartitionState, number: int, store: LogStore, committed: Position) -> None:
+    async def _fill(self, actor: PartitionActor, number: int, store: LogStore) -> None:
+        state = actor.state
+        committed = actor.tail
         segment = state.segments.get(number)
         if segment is None or segment.payloads is not None:
             return
@@ -156,6 +158,7 @@ class PayloadService:
         segment.payloads = payloads
         segment.payload_bytes = size
         state.payload_bytes += size
+        actor.note_payloads(number, is_here=True)
 
     def spill(self) -> int:
         """Let payloads leave memory while they take more than the budget; the segments that left."""
@@ -170,6 +173,7 @@ class PayloadService:
                 actor.state.payload_bytes -= segment.payload_bytes
                 segment.payload_bytes = 0
                 segment.payloads = None
+                actor.note_payloads(segment.number, is_here=False)
                 left += 1
                 if used <= self._budget or left >= _SPILL_SEGMENTS_MAX:
                     self.spilled += left

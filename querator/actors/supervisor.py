@@ -71,6 +71,7 @@ class Supervisor:
         payloads: PayloadService,
         *,
         node: str,
+        record_inputs: bool = False,
     ) -> None:
         self._broker = broker
         self._stores = stores
@@ -78,6 +79,7 @@ class Supervisor:
         self._env = env
         self._payloads = payloads
         self._node = node
+        self._record_inputs = record_inputs
         self._nursery: trio.Nursery | None = None
         self._opening: dict[PartitionId, trio.CancelScope] = {}
         self._is_serving = False
@@ -226,6 +228,7 @@ class Supervisor:
             demand=runtime.demand,
             store_name=store_name,
             session_of=self._broker.session_of,
+            record_inputs=self._record_inputs,
         )
         await self._payloads.fill_tail(actor, store)
         if runtime.is_closing:

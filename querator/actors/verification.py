@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import attrs
 
+from querator.actors.refold import evolve_in_turn, recorded_events
 from querator.core import events as ev
-from querator.core.evolve import evolve
 from querator.core.ids import PartitionId, Position
 from querator.core.invariants import InvariantViolation, check
 from querator.core.snapshot import SnapshotUnreadable, load, state_hash
@@ -76,19 +76,9 @@ class Audit:
         state = self._state
         state.position = record.position
         first_new = state.next_item
-        try:
+        with recorded_events():
             for event in events:
-                if type(event) is ev.ItemsReserved:
-                    # Out of turn goes only what an import brought reserved, in the record that brought it.
-                    head = state.line.peek()
-                    is_first = head is not None and head[1] == event.first_item
-                    check(
-                        is_first or event.first_item >= first_new,
-                        f"item {event.first_item} was reserved before one that stood before it",
-                    )
-                evolve(state, event)
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise InvariantViolation(f"an event does not fit the state that it meets: {error!r}") from error
+                evolve_in_turn(state, event, first_new)
         check_state(state)
 
     def finish(self, report: ChainReport) -> None:

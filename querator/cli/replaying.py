@@ -1,4 +1,4 @@
-"""``querator log export`` and ``querator replay``: a log taken along, and a log folded again."""
+"""``querator log export`` and ``querator replay``: a log taken along, and a log decided and folded again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,11 +87,11 @@ async def replay(
     partition: Annotated[int | None, Parameter(help="Only this one.")] = None,
     step: Annotated[bool, Parameter(negative="", help="Print each event, in words.")] = False,
 ) -> int:
-    """Fold a capture, or without FILE a server's log, through the engine's own code, and compare.
+    """Decide a capture, or without FILE a server's log, again through the engine's own code, and compare.
 
-    Checked: the hash chain, that the events encode to the recorded bytes, that each fits the state it
-    meets, order of place, conservation after each record, and each snapshot. The first divergence is
-    shown; exit code 65.
+    Checked: the hash chain, that what is decided again encodes to the recorded bytes, that each event fits
+    the state it meets, order of place, conservation after each record, and each snapshot. The first
+    divergence is shown; exit code 65.
     """
     source = source or Source()
     env = real_env()
@@ -121,7 +121,7 @@ async def replay(
         async with source.open() as store:
             with Progress(env.clock, "replayed", bytes_total=None, is_wanted=is_wanted) as progress:
                 for number in await partitions_of(store, partition):
-                    async for found in walk(store, number, payloads=False):
+                    async for found in walk(store, number):
                         walker.take(found)
                         progress.update(walker.items, 0)
     walker.finish()
@@ -206,11 +206,24 @@ def _print_verdict(walker: Replay, *, is_json: bool) -> int:
         right=[*headings, "SNAPSHOTS"],
     )
     if divergence is None:
+        assignments = sum(document["assignments"] for document in documents)
+        known = sum(document["from_waiters"] for document in documents)
         note("the replay is what was recorded, bit for bit")
+        if known == assignments:
+            note(f"{assignments:,} assignments were decided again from the waiters that were recorded")
+        else:
+            note(
+                f"{assignments:,} assignments were decided again, {known:,} of them from recorded waiters; "
+                "the others from what the reservation says (a server with --record-inputs records more)"
+            )
         return Exit.OK
     fields = [("first divergence", f"partition {divergence.partition}, record {divergence.position}")]
     if divergence.event:
         fields.append(("event", divergence.event))
+    if divergence.index >= 0:
+        fields.append(("field", divergence.field or "the whole event"))
+        fields.append(("recorded", divergence.expected))
+        fields.append(("replayed", divergence.got))
     print_fields([*fields, ("what is wrong", divergence.fault)])
     return Exit.DATA
 
@@ -223,10 +236,18 @@ def _document(found: PartitionReplay) -> dict[str, Any]:
         "records": found.records,
         "events": found.events,
         "snapshots": found.checkpoints,
+        "assignments": found.decided.assignments,
+        "from_waiters": found.decided.from_waiters,
+        "events_decided": found.decided.events,
         **counts_of(found.state),
     }
     if found.divergence is not None:
         document["position"] = found.divergence.position
         document["fault"] = found.divergence.fault
         document["event"] = found.divergence.event
+        if found.divergence.index >= 0:
+            document["event_index"] = found.divergence.index
+            document["field"] = found.divergence.field
+            document["recorded"] = found.divergence.expected
+            document["replayed"] = found.divergence.got
     return document

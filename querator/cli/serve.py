@@ -68,6 +68,12 @@ async def serve(
         str | None,
         Parameter(help="Bytes of waiting payloads kept in memory, as 256MiB. [env: QUERATOR_PAYLOAD_MEMORY]"),
     ] = None,
+    record_inputs: Annotated[
+        bool | None,
+        Parameter(
+            help="Record who waited and what was asked, for querator replay. [env: QUERATOR_RECORD_INPUTS]"
+        ),
+    ] = None,
     ping_interval: Annotated[
         str | None,
         Parameter(help="Seconds between two pings of a session (5). [env: QUERATOR_PING_INTERVAL]"),
@@ -104,6 +110,7 @@ async def serve(
             "tls_certificate": None if tls_certificate is None else str(tls_certificate),
             "tls_key": None if tls_key is None else str(tls_key),
             "payload_memory": payload_memory,
+            "record_inputs": record_inputs,
             "ping_interval": ping_interval,
             "export_interval": export_interval,
             "log_level": log_level,

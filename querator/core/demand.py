@@ -30,6 +30,7 @@ class Parked(Generic[Asker]):
         "items_max",
         "number",
         "request",
+        "since",
         "timeout",
     )
 
@@ -44,6 +45,7 @@ class Parked(Generic[Asker]):
         *,
         held: bool,
         bytes_max: int = RESERVATION_BYTES_MAX,
+        since: Instant = Instant(0),
     ) -> None:
         self.asker = asker
         self.request = request
@@ -53,6 +55,7 @@ class Parked(Generic[Asker]):
         self.timeout = timeout
         self.client = client
         self.held = held
+        self.since = since
         self.number = 0
 
 

@@ -5,7 +5,7 @@ from typing import TypeAlias, TypeVar
 
 from querator.core import events as ev
 from querator.core import replies as rep
-from querator.core.demand import Demand, Parked
+from querator.core.demand import Demand, Parked, Subscription
 from querator.core.ids import Instant, SessionId
 from querator.core.policy import Ordering
 from querator.core.reserve import reserve, show
@@ -13,6 +13,8 @@ from querator.core.state import PartitionState, Reservation
 
 Asker = TypeVar("Asker")
 Apply: TypeAlias = Callable[[ev.Event], None]
+HandOver: TypeAlias = Callable[[Parked[Asker] | Subscription[Asker], rep.Reserved], None]
+"""Is called while the waiter is what it was before it was served: its window, its linger."""
 
 
 def match(
@@ -20,20 +22,20 @@ def match(
     demand: Demand[Asker],
     now: Instant,
     apply: Apply,
-    hand_over: Callable[[Asker, int, rep.Reserved], None],
+    hand_over: HandOver[Asker],
     identity: Callable[[Asker], tuple[SessionId, int]],
-) -> None:
+) -> bool:
     """Reserve ready items for parked requests and subscriptions, while there are both.
 
     ``apply`` evolves and records an event; ``hand_over`` sends the reservation once it is committed;
     ``identity`` is the asker's session and generation. Stops early when payloads must be read first
-    (``state.starved``).
+    (``state.starved``). False: not every parked request got the share that it was to have.
     """
     while state.line.count and demand.parked and not state.paused:
         if not serve_parked(state, demand, demand.shares(_available(state)), now, apply, hand_over, identity):
-            return
+            return False
     if not state.line.count or not demand.waiting or state.paused:
-        return
+        return True
     for subscription, share in demand.candidates(_available(state), now):
         session, generation = identity(subscription.asker)
         event = reserve(
@@ -46,14 +48,15 @@ def match(
             held=subscription.held,
         )
         if event is None:
-            return
+            return True
         apply(event)
         reservation = _newest(state)
         shown = show(state, reservation)
         reservation.holder = subscription
+        hand_over(subscription, shown)
         subscription.fill(event.count, sum(map(len, shown.payloads)))
         demand.served(subscription)
-        hand_over(subscription.asker, subscription.request, shown)
+    return True
 
 
 def _available(state: PartitionState) -> int:
@@ -70,7 +73,7 @@ def serve_parked(
     shares: Sequence[tuple[Parked[Asker], int]],
     now: Instant,
     apply: Apply,
-    hand_over: Callable[[Asker, int, rep.Reserved], None],
+    hand_over: HandOver[Asker],
     identity: Callable[[Asker], tuple[SessionId, int]],
 ) -> bool:
     """Give these parked requests their shares; False when the line could not give (all of) them."""
@@ -90,7 +93,7 @@ def serve_parked(
             return False
         apply(event)
         demand.unpark(parked)
-        hand_over(parked.asker, parked.request, show(state, _newest(state)))
+        hand_over(parked, show(state, _newest(state)))
     return bool(shares)
 
 
@@ -100,10 +103,11 @@ def match_parked(
     lot: Sequence[Parked[Asker]],
     now: Instant,
     apply: Apply,
-    hand_over: Callable[[Asker, int, rep.Reserved], None],
+    hand_over: HandOver[Asker],
     identity: Callable[[Asker], tuple[SessionId, int]],
-) -> None:
-    """Serve those parked requests that were assigned to this partition of several."""
-    if state.line.count and lot and not state.paused:
-        shares = demand.shares(_available(state), lot)
-        serve_parked(state, demand, shares, now, apply, hand_over, identity)
+) -> bool:
+    """Serve those parked requests that were assigned to this partition of several; False as of ``match``."""
+    if not state.line.count or not lot or state.paused:
+        return True
+    shares = demand.shares(_available(state), lot)
+    return serve_parked(state, demand, shares, now, apply, hand_over, identity)

@@ -224,6 +224,11 @@ class PayloadBlock:
     def __len__(self) -> int:
         return self.count
 
+    def sizes(self) -> list[int]:
+        """How long each payload is."""
+        ends = self._ends
+        return [end - start for start, end in zip(chain((0,), ends), ends, strict=False)]
+
     def __getitem__(self, index: int) -> bytes:
         """Payload ``index`` of the record. Raises IndexError."""
         if not 0 <= index < self.count:

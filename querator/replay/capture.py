@@ -139,8 +139,7 @@ class CaptureWriter:
         """
         sizes = None
         if self._payloads is Payloads.SIZES:
-            block = PayloadBlock(record.payload or b"")
-            sizes = [len(block[index]) for index in range(len(block))]
+            sizes = PayloadBlock(record.payload or b"").sizes()
         self._write(
             b"R",
             (

@@ -1,18 +1,19 @@
-"""Replay: records folded again by the production core, and believed only as far as they agree.
+"""Replay: records decided and folded again by the production core, and believed only as far as they agree.
 
-Of each record: that it stands behind the one before, its hash and checksums, that its events encode to
-the very bytes that were recorded, that each fits the state it meets, that items are reserved in order of
-place and conserved. At each checkpoint: that the fold is what the snapshot holds. The first thing that
-is otherwise is the divergence; the partition is not folded beyond it.
+Of each record: that it stands behind the one before, its hash and checksums, that what is decided again
+(redecide.py) encodes to the very bytes that were recorded, that each event fits the state it meets, that
+items are reserved in order of place and conserved. At each checkpoint: that the fold is what the snapshot
+holds. The first thing that is otherwise is the divergence; the partition is not folded beyond it.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import attrs
 
+from querator.actors.refold import evolve_in_turn, recorded_events
 from querator.core import events as ev
-from querator.core.evolve import evolve
 from querator.core.ids import CATALOG_PARTITION, Instant, PartitionId, Position
 from querator.core.invariants import InvariantViolation, check
 from querator.core.snapshot import SnapshotUnreadable, encode_head, state_hash
@@ -21,6 +22,7 @@ from querator.core.state_checks import check_state, check_state_fully
 from querator.errors import CorruptRecord
 from querator.log.codec import (
     GENESIS,
+    PayloadBlock,
     check_chain,
     check_record,
     decode_events,
@@ -28,10 +30,12 @@ from querator.log.codec import (
     name_of,
     tail_of,
 )
+from querator.log.inputs import decode_inputs
 from querator.log.kinds import VERSION
 from querator.log.records import Record, Tail
 from querator.log.show import describe
 from querator.replay.capture import Captured, CapturedRecord, CaptureEnd, CaptureHead, Checkpoint
+from querator.replay.redecide import Decided, Differs, Redecider
 
 COUNTS: Final = (
     "produced",
@@ -61,13 +65,28 @@ class Divergence:
     """What is wrong, naming the record."""
     event: str = ""
     """The event in words, where it is one."""
+    index: int = -1
+    """Where something else was decided: which event of the record, from 0."""
+    field: str = ""
+    """Which field of it; "" for all of it."""
+    expected: str = ""
+    """What was recorded there."""
+    got: str = ""
+    """What the replay decides."""
 
 
 class PartitionReplay:
-    """One partition's fold. ``on_event`` is told of each event once it is folded in."""
+    """One partition's fold. ``on_event`` is told of each event once it is folded in.
+
+    ``redecides``: events are decided again, as far as they are decisions, before they are folded.
+    """
 
     def __init__(
-        self, partition: PartitionId, on_event: Callable[[Record, ev.Event], None] | None = None
+        self,
+        partition: PartitionId,
+        on_event: Callable[[Record, ev.Event], None] | None = None,
+        *,
+        redecides: bool = False,
     ) -> None:
         self.state = PartitionState(partition)
         self.tail: Tail | None = None
@@ -80,6 +99,12 @@ class PartitionReplay:
         """Compared, and equal."""
         self._on_event = on_event
         self._event: ev.Event | None = None
+        self._redecider = Redecider() if redecides and partition != CATALOG_PARTITION else None
+
+    @property
+    def decided(self) -> Decided:
+        """How much was decided again."""
+        return Decided() if self._redecider is None else self._redecider.decided
 
     @property
     def partition(self) -> PartitionId:
@@ -91,23 +116,32 @@ class PartitionReplay:
             check(self.tail is None, "a replay begins once")
             self.state = base.state()
             check_state(self.state)
+            if self._redecider is not None:
+                self._redecider.begin(self.state)
         except (SnapshotUnreadable, InvariantViolation) as error:
             self._diverge(base.position, f"the state that the replay should begin with is no good: {error}")
         self.tail = Tail(base.position, base.hash, base.nonce)
 
-    def take(self, record: Record) -> None:
-        """One more record; nothing happens behind a divergence."""
+    def take(self, record: Record, sizes: Sequence[int] | None = None) -> None:
+        """One more record; nothing happens behind a divergence.
+
+        ``sizes``: of its payloads, where they were not read with it; with neither, no decision that
+        depends on how large they are is made again.
+        """
         if self.divergence is not None:
             return
         self._event = None
         try:
             self._check(record)
             events = decode_events(record.events)
-            if record.version == VERSION and encode_events(events) != record.events:
+            replayed = self._decide(record, events, sizes)
+            if record.version == VERSION and encode_events(replayed) != record.events:
                 raise CorruptRecord(f"{name_of(record)}: its events encode to other bytes than were recorded")
-            self._fold(record, events, None)
             self._event = None
             check_state(self.state)
+        except Differs as differs:
+            self._event = differs.recorded
+            self._diverge(record.position, f"{name_of(record)}: {differs}", differs)
         except CorruptRecord as error:
             self._diverge(record.position, str(error))
         except InvariantViolation as error:
@@ -168,43 +202,64 @@ class PartitionReplay:
         if self.tail is None and record.previous_hash != GENESIS:
             raise CorruptRecord(f"{name_of(record)} has no state to begin with")
 
+    def _decide(
+        self, record: Record, events: Sequence[ev.Event], sizes: Sequence[int] | None
+    ) -> Sequence[ev.Event]:
+        """Fold the record's events; what they are when they are decided again."""
+        redecider = self._redecider
+        if redecider is None:
+            self._fold(record, events, None)
+            return events
+        state = self.state
+        state.position = record.position
+        if sizes is None and record.payload is not None:
+            sizes = PayloadBlock(record.payload).sizes()
+        on_event = self._on_event
+        told = None if on_event is None else partial(on_event, record)
+        try:
+            with recorded_events():
+                redecider.fold(state, events, decode_inputs(record.inputs), sizes, told)
+        except InvariantViolation:
+            done = len(redecider.replayed)
+            self._event = events[done] if done < len(events) else None
+            raise
+        return redecider.replayed
+
     def _fold(self, record: Record, events: Sequence[ev.Event], until: Instant | None) -> bool:
         state = self.state
         state.position = record.position
         first_new = state.next_item
         on_event = self._on_event
-        try:
+        with recorded_events():
             for event in events:
                 self._event = event
-                kind = type(event)
-                if kind is ev.TurnStarted and until is not None and event.at > until:  # type: ignore[union-attr]
+                if type(event) is ev.TurnStarted and until is not None and event.at > until:
                     return False
-                if kind is ev.ItemsReserved:
-                    self._check_turn(event, first_new)  # type: ignore[arg-type]
-                evolve(state, event)
+                evolve_in_turn(state, event, first_new)
                 if on_event is not None:
                     on_event(record, event)
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise InvariantViolation(f"an event does not fit the state that it meets: {error!r}") from error
         return True
 
-    def _check_turn(self, event: ev.ItemsReserved, first_new: int) -> None:
-        """Out of turn goes only what an import brought reserved, in the record that brought it."""
-        head = self.state.line.peek()
-        check(
-            (head is not None and head[1] == event.first_item) or event.first_item >= first_new,
-            f"item {event.first_item} was reserved before one that stood before it",
-        )
-
-    def _diverge(self, position: Position, fault: str) -> None:
+    def _diverge(self, position: Position, fault: str, differs: Differs | None = None) -> None:
         event = "" if self._event is None else describe(self._event)
         self.divergence = Divergence(self.partition, position, fault, event)
+        if differs is not None:
+            self.divergence = attrs.evolve(
+                self.divergence,
+                index=differs.index,
+                field=differs.field,
+                expected=str(differs.expected),
+                got=str(differs.got),
+            )
 
 
 class Replay:
     """Partitions' folds, fed with what comes out of a capture or of ``history.walk``."""
 
-    def __init__(self, on_event: Callable[[Record, ev.Event], None] | None = None) -> None:
+    def __init__(
+        self, on_event: Callable[[Record, ev.Event], None] | None = None, *, redecides: bool = True
+    ) -> None:
+        self._redecides = redecides
         self.partitions: dict[PartitionId, PartitionReplay] = {}
         self.head: CaptureHead | None = None
         self.items = 0
@@ -221,8 +276,8 @@ class Replay:
 
     def take(self, thing: Captured) -> None:
         match thing:
-            case CapturedRecord(record):
-                self._of(record.partition).take(record)
+            case CapturedRecord(record, sizes):
+                self._of(record.partition).take(record, sizes)
                 if record.item_max:
                     self.items += record.item_max - record.item_min + 1
             case Checkpoint():
@@ -243,7 +298,9 @@ class Replay:
     def _of(self, partition: PartitionId) -> PartitionReplay:
         found = self.partitions.get(partition)
         if found is None:
-            found = self.partitions[partition] = PartitionReplay(partition, self._on_event)
+            found = self.partitions[partition] = PartitionReplay(
+                partition, self._on_event, redecides=self._redecides
+            )
         return found
 
 

@@ -95,9 +95,8 @@ class Driver:
     def match(self) -> None:
         match(self.state, self.demand, Instant(self.now), self.apply, self._hand_over, _identity)
 
-    def _hand_over(self, client: Client, request: int, shown: Reserved) -> None:
-        del request
-        self.handed.append((client, shown))
+    def _hand_over(self, waiter: Parked[Client] | Subscription[Client], shown: Reserved) -> None:
+        self.handed.append((waiter.asker, shown))
 
     def pass_time(self, by: int) -> None:
         """Let time pass, and happen what is due then."""

@@ -10,10 +10,10 @@ from querator.log.memory import MemoryLog
 from tests.actors.conftest import Client, World, settle_down
 
 
-async def busy_log() -> tuple[MemoryLog, Instant]:
+async def busy_log(*, record_inputs: bool = False) -> tuple[MemoryLog, Instant]:
     """Produced, reserved, completed, retried, ended, with two snapshots; and a moment in the middle."""
     world = World()
-    async with world.node() as node:
+    async with world.node(record_inputs=record_inputs) as node:
         number = await world.create(node)
         middle = await _work(node, number)
     return MemoryLog(virtual_env(1), world.disk), middle
