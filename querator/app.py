@@ -26,6 +26,7 @@ from querator.config import Config, parse_address, redact
 from querator.core.ids import MILLISECOND, SECOND, Duration, QueueName
 from querator.core.limits import PING_INTERVAL
 from querator.env import Env, FileLock, FileLocked
+from querator.env.real import reload_server_tls, server_tls
 from querator.errors import ConfigError, StoreLocked
 from querator.log.line import Line
 from querator.log.memory import MemoryLog
@@ -250,13 +251,38 @@ def make_tls(config: Config) -> ssl.SSLContext | None:
     """TLS 1.2 or newer with the configured certificate; ``None``: none is configured."""
     if config.tls_certificate is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(config.tls_certificate, config.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"tls_certificate: {config.tls_certificate} can't be used: {error}") from error
-    return context
+        return server_tls(*_certificate(config))
+    except OSError as error:
+        raise _bad_certificate(config, error) from error
+
+
+def reload_tls(config: Config, application: Application) -> None:
+    """Use the present content of the configured files for new connections.
+
+    Raises:
+        ConfigError: they can't be used; the certificate stays what it was.
+    """
+    context = application.server.options.tls
+    if context is None:
+        return
+    try:
+        reload_server_tls(context, *_certificate(config))
+    except OSError as error:
+        raise _bad_certificate(config, error) from error
+
+
+def _certificate(config: Config) -> tuple[Path, Path]:
+    certificate, key = config.tls_certificate, config.tls_key
+    if certificate is None or key is None:
+        raise ConfigError("tls_key: is not set, but TLS needs both a certificate and its key")
+    return certificate, key
+
+
+def _bad_certificate(config: Config, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"tls_certificate: {config.tls_certificate} with the key {config.tls_key} can't be used: {error}"
+    )
 
 
 def start_export(

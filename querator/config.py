@@ -164,6 +164,9 @@ class Config:
     insecure: bool = _setting(False, "listen beyond this machine without TLS and API keys", to_bool)
     tls_certificate: Path | None = _setting(None, "PEM file with the server's certificate chain", _path)
     tls_key: Path | None = _setting(None, "PEM file with the server's private key", _path)
+    ca: Path | None = _setting(
+        None, "PEM file: whom clients trust to sign the server's certificate, instead of the system's", _path
+    )
     payload_memory: int = _setting(
         limits.PAYLOAD_MEMORY_BYTES,
         "bytes of payloads of waiting items kept in memory; more stay in the log",

@@ -25,6 +25,7 @@ WARNINGS: Final = frozenset(
         "no_room",
         "outcome_unknown",
         "overloaded",
+        "refused",
         "stepped",
         "unavailable",
     )

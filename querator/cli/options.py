@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import attrs
@@ -13,6 +14,7 @@ from querator.cli.output import note
 from querator.client import Client, connect
 from querator.client.durations import parse_duration
 from querator.core.ids import SECOND, Duration
+from querator.env.real import client_tls
 from querator.errors import ConfigError
 
 CONNECT_TIMEOUT: Final = Duration(3 * SECOND)
@@ -35,6 +37,13 @@ class Target:
         str | None,
         Parameter(help="The key that authenticates us. [env: QUERATOR_API_KEY, QUERATOR_API_KEY_FILE]"),
     ] = None
+    ca: Annotated[
+        Path | None,
+        Parameter(
+            help="PEM file: trust these authorities, not the system's; HOST:PORT is then wss://HOST:PORT. "
+            "[env: QUERATOR_CA]"
+        ),
+    ] = None
     json: Annotated[bool, Parameter(negative="", help="Print JSON, one document a line, for programs.")] = (
         False
     )
@@ -44,12 +53,22 @@ class Target:
         self, command: str, *, patience: Duration | None = None, quiet: bool = False
     ) -> AsyncIterator[Client]:
         """A client. ``patience``: go on without a connection for so long, saying so, unless ``quiet``."""
-        flags = {"address": self.address, "api_key": self.api_key}
+        flags = {
+            "address": self.address,
+            "api_key": self.api_key,
+            "ca": None if self.ca is None else str(self.ca),
+        }
         loaded = config.load(flags)
+        if loaded.config.ca is not None:
+            try:
+                client_tls(loaded.config.ca)
+            except OSError as error:
+                raise ConfigError(f"ca: {loaded.config.ca} can't be used: {error}") from error
         async with connect(
             _callable_address(str(loaded.config.address)),
             client=f"querator {command}",
             token=str(loaded.config.api_key),
+            ca=loaded.config.ca,
             connect_timeout=_seconds(CONNECT_TIMEOUT if patience is None else patience),
             reconnect_timeout=_seconds(CONNECT_TIMEOUT if patience is None else patience),
             notify=_say if patience is not None and not quiet else None,

@@ -7,12 +7,13 @@ from typing import Annotated
 import trio
 from cyclopts import Parameter
 
-from querator import config
-from querator.app import Application
+from querator import config, telemetry
+from querator.app import Application, reload_tls
 from querator.app import serve as serve_app
 from querator.cli.exits import CommandFailed, Exit
 from querator.cli.output import note, print_json
 from querator.env.real import real_env
+from querator.errors import ConfigError
 from querator.journal import write_journal
 
 
@@ -96,6 +97,7 @@ async def serve(
     """Run a server until Ctrl-C or SIGTERM; clients are told, and what waits is answered.
 
     Without options it listens on localhost:2319 and keeps its data in ./querator-data.
+    With TLS, SIGHUP makes it read the certificate and its key again.
     """
     loaded = config.load(
         {
@@ -122,15 +124,24 @@ async def serve(
     stop_journal = write_journal(settings.log_level, settings.log_format)
     env = real_env()
 
+    serving: list[Application] = []
+
     def ready(application: Application) -> None:
+        serving.append(application)
         if json:
             print_json({"address": application.address, "data": str(settings.data)})
         else:
             note(f"querator listens on {application.address}; data in {settings.data}; Ctrl-C stops it")
 
     async def watch(stop: trio.Event, scope: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
+        # Where there is nothing to read again, a hangup ends the process as ever.
+        reloads = () if settings.tls_certificate is None else (signal.SIGHUP,)
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *reloads) as signals:
+            async for number in signals:
+                if number in reloads:
+                    if serving:
+                        _read_certificate_again(settings, serving[0])
+                    continue
                 if stop.is_set():
                     # The second one: whoever asks twice does not want to wait.
                     scope.cancel()
@@ -147,6 +158,15 @@ async def serve(
     finally:
         stop_journal()
     return Exit.OK
+
+
+def _read_certificate_again(settings: config.Config, application: Application) -> None:
+    try:
+        reload_tls(settings, application)
+    except ConfigError as error:
+        telemetry.emit("server.certificate.refused", error=str(error))
+    else:
+        telemetry.emit("server.certificate.read", path=str(settings.tls_certificate))
 
 
 def _cannot_listen(address: str, group: BaseExceptionGroup[OSError]) -> str:

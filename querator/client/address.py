@@ -31,13 +31,13 @@ class Address:
         return f"{'wss' if self.secure else 'ws'}://{self.authority}{self.path}"
 
 
-def parse_addresses(text: str) -> tuple[Address, ...]:
+def parse_addresses(text: str, *, secure: bool = False) -> tuple[Address, ...]:
     """Read one or more addresses, with commas between them: of nodes, any of which may be the owner.
 
     Raises:
         ValueError: one is none, they are too many, or some are ``wss`` and some are not.
     """
-    found = tuple(parse_address(part) for part in text.split(","))
+    found = tuple(parse_address(part, secure=secure) for part in text.split(","))
     if len(found) > CLIENT_ADDRESSES_MAX:
         raise ValueError(f"{len(found)} addresses; at most {CLIENT_ADDRESSES_MAX}")
     if len({address.secure for address in found}) > 1:
@@ -45,14 +45,15 @@ def parse_addresses(text: str) -> tuple[Address, ...]:
     return found
 
 
-def parse_address(text: str) -> Address:
-    """Read an address; scheme, port and path may be left out.
+def parse_address(text: str, *, secure: bool = False) -> Address:
+    """Read an address; scheme, port and path may be left out. ``secure``: what no scheme means.
 
     Raises:
         ValueError: it is none; the text says what one looks like.
     """
     stripped = text.strip()
-    full = stripped if "://" in stripped else f"ws://{stripped}"
+    has_scheme = "://" in stripped
+    full = stripped if has_scheme else f"{'wss' if secure else 'ws'}://{stripped}"
     try:
         parts = urlsplit(full)
         port = parts.port
@@ -65,7 +66,7 @@ def parse_address(text: str) -> Address:
         raise _bad(text)
     secure = parts.scheme in ("wss", "https")
     if port is None:
-        port = 443 if secure else PORT_DEFAULT
+        port = 443 if secure and has_scheme else PORT_DEFAULT
     if port == 0:
         raise _bad(text)
     path = parts.path if parts.path not in ("", "/") else PATH_DEFAULT

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from ssl import SSLContext
 from typing import Any, Final, Generic, Literal, TypeVar
 
 import attrs
 import trio
 
-from querator.client.address import ADDRESS_DEFAULT, parse_addresses
+from querator.client.address import ADDRESS_DEFAULT, Address, parse_addresses
 from querator.client.answers import Answer
 from querator.client.batches import Batch
 from querator.client.connection import Connector, Patience
@@ -480,6 +481,7 @@ async def connect(
     connect_timeout: DurationLike | None = 10,
     reconnect_timeout: DurationLike | None = None,
     tls: SSLContext | None = None,
+    ca: str | Path | None = None,
     env: Env | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Client]:
@@ -494,13 +496,16 @@ async def connect(
     trio's cancel scopes). ``client`` is a name for operators; ``notify`` is told, in words, when the
     connection is lost and when it is back.
 
+    ``ca`` names a PEM file of the authorities to trust instead of the system's, and lets ``HOST:PORT`` mean
+    ``wss://HOST:PORT``; ``tls`` is for whoever needs more than that.
+
     Raises:
         Disconnected: no connection within ``connect_timeout`` (``None``: try for ever).
         Rejected: the server does not let us in.
-        ValueError: ``address`` is none.
+        ValueError: ``address`` is none, or ``ca`` no file of authorities.
     """
     env = env or real_env()
-    where = parse_addresses(address)
+    where = parse_addresses(address, secure=ca is not None)
     # From the stream itself, not a child: two clients of one Env must never share a name.
     producer = env.rng.token_bytes(12).hex()
     rng = env.rng.child(f"client.{producer}")
@@ -517,7 +522,7 @@ async def connect(
         protocol=protocol,
         addresses=where,
         codec=codec,
-        tls=tls or (client_tls() if where[0].secure else None),
+        tls=tls or _tls(where[0], ca),
         patience=Patience(
             connect_timeout=None if connect_timeout is None else parse_duration(connect_timeout),
             reconnect_timeout=None if reconnect_timeout is None else parse_duration(reconnect_timeout),
@@ -548,6 +553,17 @@ async def connect(
 async def _run(connector: Connector, connection: trio.CancelScope) -> None:
     with connection:
         await connector.run()
+
+
+def _tls(where: Address, ca: str | Path | None) -> SSLContext | None:
+    if not where.secure:
+        if ca is not None:
+            raise ValueError(f"{where}: is not encrypted, so there is no use for the authorities in {ca}")
+        return None
+    try:
+        return client_tls(None if ca is None else Path(ca))
+    except OSError as error:
+        raise ValueError(f"ca: {ca} can't be used: {error}") from error
 
 
 async def _leave(connector: Connector, connection: trio.CancelScope) -> None:

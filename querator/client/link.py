@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from ssl import SSLContext
+from ssl import SSLCertVerificationError, SSLContext, SSLError
 from typing import Final, cast
 
 import attrs
@@ -103,6 +103,8 @@ async def open_link(env: Env, address: Address, codec: Codec, tls: SSLContext | 
         stream = await env.net.connect(address.host, address.port, tls=tls)
     except OSError as error:
         raise LinkLost(_reason(error)) from error
+    if isinstance(stream, trio.SSLStream):
+        await _encrypt(stream)
     refusal: LinkLost | None = None
     async with stream, trio.open_nursery() as nursery:
         socket = await _shake_hands(nursery, stream, address, codec)
@@ -114,6 +116,24 @@ async def open_link(env: Env, address: Address, codec: Codec, tls: SSLContext | 
         nursery.cancel_scope.cancel()
     if refusal is not None:
         raise refusal
+
+
+async def _encrypt(stream: trio.SSLStream[trio.SocketStream]) -> None:
+    """Raises LinkLost, with what TLS had against the server; the stream is closed then."""
+    try:
+        await stream.do_handshake()
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(stream)
+        cause = error.__cause__
+        if isinstance(cause, SSLCertVerificationError):
+            raise LinkLost(f"its certificate is not trusted: {cause.verify_message}") from error
+        if isinstance(cause, SSLError):
+            raise LinkLost(f"no TLS: {cause.reason or cause}") from error
+        raise LinkLost("the connection broke during the TLS handshake") from error
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
+        raise
 
 
 async def _shake_hands(

@@ -256,8 +256,23 @@ def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate, key, password=_no_password)
     return context
+
+
+def reload_server_tls(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Take the files' present certificate for all handshakes from now on; connections that are open stay.
+
+    Raises:
+        OSError: as ``server_tls``; the context is as it was.
+    """
+    server_tls(certificate, key)
+    context.load_cert_chain(certificate, key, password=_no_password)
+
+
+def _no_password() -> bytes:
+    """An encrypted key is refused; without this, OpenSSL would ask for its password at the terminal."""
+    return b""
 
 
 def client_tls(authority: Path | None = None) -> ssl.SSLContext:
