@@ -554,6 +554,12 @@ def _redrive(state: PartitionState, command: cmd.Redrive, now: Instant) -> Decis
     return (ev.ItemsRedriven(tuple(to_ranges(chosen)), command.author),), rep.Done(len(chosen))
 
 
+def _has_source(state: PartitionState, source: str) -> bool:
+    """An item with this source id is here and not dead: what is dead has left the queue."""
+    item = state.sources.get(source)
+    return item is not None and item not in state.dead
+
+
 def _import(state: PartitionState, command: cmd.Import, now: Instant) -> Decision:
     if not command.items:
         return _NO_EVENTS, Rejected(Code.BATCH_EMPTY, "there must be at least one item", "items")
@@ -573,7 +579,7 @@ def _import(state: PartitionState, command: cmd.Import, now: Instant) -> Decisio
     seen: dict[str, None] = {}
     for entry in command.items:
         source = entry.attributes.source_id
-        if isinstance(source, str) and (source in state.sources or source in seen):
+        if isinstance(source, str) and (source in seen or _has_source(state, source)):
             places.append(Place(0))
             numbers.append(ItemNumber(0))
             continue

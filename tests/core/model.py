@@ -97,6 +97,8 @@ class Model:
         self.line: list[Item] = []
         self.schedule: list[Item] = []
         self.dead: list[Item] = []
+        self.sources: dict[str, Item] = {}
+        """By source id: the newest item that came with it."""
         self.lanes: dict[str, list[Item]] = {}
         """All items of a key that arrived and are not settled, in the order they must go."""
         self.reservations: dict[int, Held] = {}
@@ -186,6 +188,9 @@ class Model:
         if item in self.dead:
             self.dead.remove(item)
         del self.items[item.number]
+        source = item.columns.get("source_id", "")
+        if self.sources.get(source) is item:
+            del self.sources[source]
         if removed:
             self.removed += 1
 
@@ -596,7 +601,7 @@ class Model:
         for entry in command.items:
             row = _row(entry.attributes, 0)
             source = row.get("source_id")
-            if source and any(item.columns.get("source_id") == source for item in self.items.values()):
+            if source in self.sources and self.sources[source].state != "dead":
                 numbers.append(0)
                 continue
             finished = row.pop("attempts", 0) or 0
@@ -604,6 +609,8 @@ class Model:
             item = self.add(entry.payload, row, 0, expires_at or 0, now)
             item.attempts = max(0, finished - 1) if entry.reserved_until else finished
             item.produced_at = produced_at or now
+            if source:
+                self.sources[source] = item
             self.remember_key(item, now)
             numbers.append(item.number)
             fresh.append((item, entry.reserved_until))

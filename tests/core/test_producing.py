@@ -262,3 +262,17 @@ def test_an_older_policy_than_the_present_one_changes_nothing() -> None:
     driver = Driver(Policy(version=3, attempts_max=7))
     assert driver.do(cmd.ApplyPolicy(Policy(version=3))) == rep.Done(0)
     assert driver.state.policy.attempts_max == 7
+
+
+def test_a_source_id_of_a_dead_item_is_free() -> None:
+    """What is dead has left the queue; nor does it take the id away from the new item when it is pruned."""
+    driver = Driver()
+    assert isinstance(driver.do(cmd.Import([entry("a")])), rep.Imported)
+    driver.settle(cmd.Verb.DEAD, driver.take(1))
+    reply = driver.do(cmd.Import([entry("a"), entry("a")]))
+    assert isinstance(reply, rep.Imported)
+    assert [bool(number) for number in reply.items] == [True, False]
+    driver.do(cmd.Clear(dead=True))
+    reply = driver.do(cmd.Import([entry("a")]))
+    assert isinstance(reply, rep.Imported)
+    assert list(reply.items) == [0]

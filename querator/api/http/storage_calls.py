@@ -25,6 +25,9 @@ from querator.core.replies import Done, Imported, ItemPage, ItemView
 IMPORTED_DEADLINE: Final = "imported-lease-deadline"
 """Header of an item that was imported with a lease deadline but not leased: the deadline and the attempts
 it had, so that lists show what was imported until the item is leased for the first time."""
+IMPORTED_EXPIRY: Final = "imported-expire-deadline"
+"""Header of an item that was imported with the zero moment of Go's clients for an expiry: it never expires,
+and lists show that moment."""
 
 
 async def list_items(
@@ -63,7 +66,7 @@ def _show(view: ItemView, partition: PartitionId) -> StorageItem:
         source_id=_text(attributes, "source_id"),
         is_leased=view.state == "reserved",
         lease_deadline=Stamp(view.deadline) if view.state == "reserved" else _idle_deadline(view),
-        expire_deadline=Stamp(view.expires_at),
+        expire_deadline=Stamp(view.expires_at) if view.expires_at else _no_expiry(view),
         created_at=Stamp(view.produced_at),
         enqueue_at=Stamp(view.due_at) if view.due_at else None,
         attempts=view.attempts,
@@ -85,10 +88,19 @@ def _number(attributes: dict[str, object], name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _idle_deadline(view: ItemView) -> Stamp:
+def _no_expiry(view: ItemView) -> Stamp:
+    return ZERO_TIME if _header(view, IMPORTED_EXPIRY) else Stamp(0)
+
+
+def _header(view: ItemView, name: str) -> str:
     headers = view.attributes.get("headers")
-    if isinstance(headers, dict) and IMPORTED_DEADLINE in headers:
-        deadline, _, attempts = str(headers[IMPORTED_DEADLINE]).partition(" ")
+    return str(headers.get(name, "")) if isinstance(headers, dict) else ""
+
+
+def _idle_deadline(view: ItemView) -> Stamp:
+    imported = _header(view, IMPORTED_DEADLINE)
+    if imported:
+        deadline, _, attempts = imported.partition(" ")
         if attempts == str(view.attempts):
             return Stamp(int(deadline))
     return ZERO_TIME
@@ -116,14 +128,18 @@ async def import_items(
 def _to_imported(item: StorageItem) -> ImportedItem:
     """Client ids, enqueue_at and created_at are ignored. A deadline of nothing is 1970's."""
     deadline = item.lease_deadline or Stamp(0)
-    headers = None if item.is_leased else {IMPORTED_DEADLINE: f"{int(deadline)} {item.attempts}"}
+    headers = {}
+    if not item.is_leased:
+        headers[IMPORTED_DEADLINE] = f"{int(deadline)} {item.attempts}"
+    if item.expire_deadline == ZERO_TIME:
+        headers[IMPORTED_EXPIRY] = "none"
     return ImportedItem(
         item.payload,
         Attributes(
             encoding=item.encoding or None,
             kind=item.kind or None,
             reference=item.reference or None,
-            headers=headers,
+            headers=headers or None,
             attempts_max=item.max_attempts or None,
             source_id=item.source_id or None,
             attempts=item.attempts,
