@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -36,6 +36,9 @@ from querator.log.sqlite import SqliteLog
 from querator.log.sqlite.store import LOCK_NAME
 from querator.log.store import LogStore
 from querator.log.witness import Witness, WitnessedLog
+
+if TYPE_CHECKING:
+    from querator.analytics.following import Follower
 
 SECRET_BYTES: Final = 32
 WITNESS_FILE: Final = "witness.json"
@@ -72,10 +75,11 @@ class AppOptions:
 class Application:
     """A node with its doors open."""
 
-    def __init__(self, node: Node, server: Server, door: Door) -> None:
+    def __init__(self, node: Node, server: Server, door: Door, archive: "Follower | None" = None) -> None:
         self.node = node
         self.server = server
         self.door = door
+        self.archive = archive
 
     @property
     def address(self) -> str:
@@ -87,6 +91,8 @@ class Application:
         """When no call is under way any more."""
         if self.door.analytics is not None:
             self.door.analytics.close()
+        if self.node.history.past is not None:
+            self.node.history.past.close()
 
     async def stop(self, to: str = "") -> None:
         """In order: what waits is answered, sessions are told, the doors close. The log comes last,
@@ -101,11 +107,14 @@ def build(node: Node, options: AppOptions) -> Application:
     env = node.env
     access = CatalogAccess(node.catalog, auth=options.node.auth)
     analytics: AnalyticsPort | None = None
+    archive: Follower | None = None
     if options.analytics is not None:
-        # It loads DuckDB, a quarter of a second that only those pay who ask for it, before they serve.
-        from querator.analytics.live import LiveAnalytics  # noqa: PLC0415
+        # They load DuckDB, a quarter of a second that only those pay who ask for it, before they serve.
+        from querator.analytics import following, keeping, live  # noqa: PLC0415
 
-        analytics = LiveAnalytics(env, options.analytics)
+        analytics = live.LiveAnalytics(env, options.analytics)
+        archive = following.Follower(env, node.stores, options.analytics, buckets=node.buckets)
+        node.history.past = keeping.KeptRecords(env, options.analytics)
     bound = options.requests_per_queue_max
 
     def is_full(queue: QueueName, waiting: int) -> bool:
@@ -132,7 +141,7 @@ def build(node: Node, options: AppOptions) -> Application:
             ping_interval=options.ping_interval,
         ),
         access=access,
-        operations=operations(node.broker, node.catalog, node.history, analytics),
+        operations=operations(node.broker, node.catalog, node.history, analytics, archive),
     )
     registry.barred = node.ownership.may_decide
     registry.owner_address = lambda: node.ownership.owner_address
@@ -144,7 +153,7 @@ def build(node: Node, options: AppOptions) -> Application:
     server.metrics.add(unsafe_metrics(options.unsafe_codes))
     server.metrics.add(api.timings.families)
     server.metrics.add(engine_metrics(node))
-    return Application(node, server, door)
+    return Application(node, server, door, archive)
 
 
 def _standing(node: Node) -> list[str]:
@@ -285,16 +294,6 @@ def _bad_certificate(config: Config, error: OSError) -> ConfigError:
     )
 
 
-def start_export(
-    nursery: trio.Nursery, env: Env, stores: dict[str, LogStore], directory: Path, interval: int
-) -> None:
-    """Follow the log into ``directory``, every ``interval`` seconds, as a task of low priority."""
-    from querator.analytics.following import follow, server_exporter  # noqa: PLC0415 - see build
-
-    exporter = server_exporter(env, list(stores.values()), directory)
-    nursery.start_soon(partial(follow, env, exporter, every=Duration(interval * SECOND)), name="export")
-
-
 async def serve(config: Config, env: Env, on_ready: Callable[[Application], None], stop: trio.Event) -> None:
     """Run a server until ``stop`` is set, then end in order.
 
@@ -345,8 +344,15 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
                     for store in stores.values():
                         if isinstance(store, WitnessedLog):
                             nursery.start_soon(store.witness.run)
-                    if options.analytics is not None and config.export_interval:
-                        start_export(nursery, env, stores, options.analytics, config.export_interval)
+                    if application.archive is not None and config.export_interval:
+                        nursery.start_soon(
+                            partial(
+                                application.archive.run,
+                                every=Duration(config.export_interval * SECOND),
+                                retention=Duration(config.log_retention * SECOND),
+                            ),
+                            name="export",
+                        )
                     on_ready(application)
                     await stop.wait()
         nursery.cancel_scope.cancel()

@@ -53,6 +53,7 @@ class LogFormat(enum.StrEnum):
     JSON = "json"
 
 
+_SPANS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _ADDRESS: Final = re.compile(
     r"(?:(?:wss?|https?)://)?(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]/\s]*)):(?P<port>\d{1,5})(?:/\S*)?"
 )
@@ -88,6 +89,14 @@ def _size(value: str) -> int:
     if match is None or match[2].upper() not in _UNITS:
         raise ValueError(f"'{value}' is no size; write bytes, or a number with KiB, MiB or GiB")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _span(text: str) -> int:
+    """Seconds of ``60``, ``60s``, ``90m``, ``24h`` or ``30d``."""
+    match = re.fullmatch(r"(\d+)\s*([smhd]?)", text)
+    if match is None:
+        raise ValueError(f"'{text}' is no stretch of time; write 60s, 90m, 24h or 30d")
+    return int(match[1]) * _SPANS[match[2]]
 
 
 def _seconds(text: str) -> int:
@@ -183,7 +192,12 @@ class Config:
     export_interval: int = _setting(
         0,
         "seconds between two exports of the log to DATA/analytics, which questions are asked of; 0: none",
-        _seconds,
+        _span,
+    )
+    log_retention: int = _setting(
+        0,
+        "seconds, or as 30d, after which history is dropped from the log, once it is exported; 0: never",
+        _span,
     )
     log_level: LogLevel = _setting(
         LogLevel.INFO, "what the server reports: debug, info, warning, error", _choice(LogLevel)
@@ -210,6 +224,11 @@ class Config:
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_key" if self.tls_key is None else "tls_certificate"
             raise ConfigError(f"{missing}: is not set, but TLS needs both a certificate and its key")
+        if self.log_retention and not self.export_interval:
+            raise ConfigError(
+                "log_retention: history is dropped once it is exported, but nothing exports it: "
+                "set export_interval as well"
+            )
         has_tls = self.tls_certificate is not None
         if self.insecure or is_loopback(self.host) or (has_tls and self.auth):
             return

@@ -221,3 +221,21 @@ def test_redact_leaves_what_is_no_secret() -> None:
 def test_a_host_name_is_not_taken_for_loopback() -> None:
     assert not is_loopback("localhost.example")
     assert not is_loopback("")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("60", 60), ("60s", 60), ("90m", 5_400), ("24h", 86_400), ("30d", 2_592_000)],
+)
+def test_stretches_of_time_have_units(directory: Path, text: str, seconds: int) -> None:
+    loaded = load({"export_interval": text}, environ={}, directory=directory)
+    assert loaded.config.export_interval == seconds
+    with pytest.raises(ConfigError, match="no stretch of time"):
+        load({"export_interval": f"{text}x"}, environ={}, directory=directory)
+
+
+def test_history_is_not_dropped_where_nothing_exports_it(directory: Path) -> None:
+    retention = {"log_retention": "30d"}
+    with pytest.raises(ConfigError, match="set export_interval as well"):
+        load(retention, environ={}, directory=directory).config.check_together()
+    load({**retention, "export_interval": "60"}, environ={}, directory=directory).config.check_together()

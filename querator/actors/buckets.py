@@ -5,7 +5,7 @@ snapshot of every partition, exported (where somebody exports), and no live item
 payloads are appended again first, by a ``carried`` record.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from querator import telemetry
@@ -83,6 +83,13 @@ class BucketService:
         telemetry.emit("bucket.opened", store=name, bucket=number)
         return number
 
+    def learn_starts(self, name: str, number: int, starts: Mapping[PartitionId, Position]) -> None:
+        """Where partitions begin in a bucket, as their logs announced it: for buckets that another process
+        opened. Each is the position of the record that announced it."""
+        known = self._starts.setdefault((name, number), {})
+        for partition, position in starts.items():
+            known.setdefault(partition, position)
+
     async def prune(
         self,
         name: str,
@@ -140,14 +147,22 @@ class BucketService:
             # A deleted queue's partitions are opened by nobody; any other one may come back and read.
             is_deleted = self._catalog.catalog.find_queue_of(partition) is None
             return "" if is_deleted else "it is not open here"
-        known = self._starts.get((name, bucket.number + 1), {})
-        start = Position(known.get(partition, actor.tail))
+        start = self._start_behind(name, bucket.number, actor)
         if is_exported is not None and not is_exported(partition, start):
             return "not exported"
         await self._carry(actor, start)
         if self._broker.actors.get(partition) is not actor or _old_payloads(actor, start):
             return "not every live payload could be carried"
         return "" if await self._snapshots.take(actor) else "it has no snapshot behind the bucket"
+
+    def _start_behind(self, name: str, bucket: int, actor: PartitionActor) -> Position:
+        """A position of the partition before which all is that it has in the bucket, and little more."""
+        known = [
+            (number, starts[actor.partition])
+            for (store, number), starts in self._starts.items()
+            if store == name and number > bucket and actor.partition in starts
+        ]
+        return Position(min(known)[1] if known else actor.tail)
 
     def _actors(self, name: str) -> list[PartitionActor]:
         return [actor for actor in self._broker.actors.values() if actor.store_name == name and actor.is_open]

@@ -247,6 +247,14 @@ class AnalyticsPort(Protocol):
         """Let go of what questions are asked of. None may be under way."""
 
 
+class PrunePort(Protocol):
+    """The log's retention (implemented by analytics/)."""
+
+    async def prune(self, *, older_than: Duration, buckets_kept: int) -> dict[str, list[int]] | Rejected:
+        """Drop the buckets of history that ended so long ago, are exported and kept, and that nothing alive
+        needs; at least ``buckets_kept`` of each store stay. Those that went, by store."""
+
+
 class HistoryPort(Protocol):
     """What the doors use of the log's history (implemented by actors/)."""
 

@@ -1,101 +1,12 @@
-"""What the archive lets the log forget, and reading on where the log ends.
+"""Reading an archive as a whole: is it what was written, and what became of one item."""
 
-A bucket of the log may go when everything in it is exported and verified, lies behind the snapshots
-(of every partition), is older than retention wants it, and holds no payload of a live item (dead
-included; unless it was carried). These functions decide; the caller drops.
-"""
-
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import attrs
 
 from querator.analytics import warehouse
 from querator.analytics.connecting import connect
 from querator.analytics.manifest import Manifest, check_parts
-from querator.core.ids import Instant
 from querator.core.limits import ANALYTICS_MEMORY
-
-
-@attrs.frozen
-class BucketContent:
-    """What is in a bucket, as far as the decision needs it."""
-
-    number: int
-    is_sealed: bool
-    last_position: Mapping[int, int]
-    """Partition to the highest position that it has in this bucket."""
-    newest_at: Instant
-    """Time of the newest record."""
-
-
-@attrs.frozen
-class Held:
-    """What the node knows of a partition."""
-
-    snapshot_position: int
-    """Of the older snapshot of the two that are kept; 0: there are not two."""
-    oldest_payload_position: int
-    """The oldest record that a live item's payload is in; 0: there is none."""
-
-
-@attrs.frozen
-class Verdict:
-    """Whether a bucket may go; ``why`` not, for people."""
-
-    number: int
-    may_go: bool
-    why: str = ""
-
-
-def prunable(
-    buckets: Sequence[BucketContent],
-    manifest: Manifest,
-    partitions: Mapping[int, Held],
-    *,
-    keep_since: Instant,
-) -> list[Verdict]:
-    """Which buckets may go, in order of number.
-
-    Only from the oldest on: a bucket behind one that stays, stays. ``partitions`` are all partitions but
-    the catalog, whose history is small and never goes: a bucket with records of partition 0 stays
-    unless they are behind its snapshots (then give it an entry as well).
-    """
-    verdicts: list[Verdict] = []
-    stays = 0
-    for bucket in sorted(buckets, key=lambda entry: entry.number):
-        why = (
-            f"bucket {stays} before it stays" if stays else _why_not(bucket, manifest, partitions, keep_since)
-        )
-        if why and not stays:
-            stays = bucket.number
-        verdicts.append(Verdict(bucket.number, not why, why))
-    return verdicts
-
-
-def _why_not(
-    bucket: BucketContent, manifest: Manifest, partitions: Mapping[int, Held], keep_since: Instant
-) -> str:
-    if not bucket.is_sealed:
-        return "it is being written"
-    if bucket.newest_at >= keep_since:
-        return "retention wants it"
-    for partition, last in sorted(bucket.last_position.items()):
-        held = partitions.get(partition)
-        if held is None:
-            return f"nothing is known of partition {partition}"
-        if held.snapshot_position < last:
-            return (
-                f"partition {partition} restores from it: its older snapshot is at {held.snapshot_position}"
-            )
-        if held.oldest_payload_position and held.oldest_payload_position <= last:
-            return f"a live item of partition {partition} has its payload at {held.oldest_payload_position}"
-        mark = manifest.mark_of(partition)
-        exported = manifest.catalog_position if partition == 0 else 0 if mark is None else mark.position
-        if exported < last:
-            return f"partition {partition} is exported up to {exported} of {last}"
-    return ""
 
 
 def verify(directory: Path, manifest: Manifest) -> None:
@@ -104,7 +15,7 @@ def verify(directory: Path, manifest: Manifest) -> None:
     Raises:
         ArchiveError: what is wrong, and in which file.
     """
-    check_parts(directory, [*manifest.parts, *manifest.payload_parts])
+    check_parts(directory, [*manifest.parts, *manifest.payload_parts, *manifest.record_parts])
     connection = connect(directory, memory_limit=ANALYTICS_MEMORY, verify=False)
     try:
         found = connection.execute(

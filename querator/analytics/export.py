@@ -26,6 +26,7 @@ from querator.analytics.manifest import (
     LOCK,
     MANIFEST,
     PAYLOADS,
+    RECORDS,
     TEMPORARY,
     ArchiveError,
     ExportedQueue,
@@ -37,7 +38,7 @@ from querator.analytics.manifest import (
     digest,
     encode_manifest,
 )
-from querator.analytics.queues import fold_queues
+from querator.analytics.queues import fold_queues, merge_queues
 from querator.analytics.rows import RowBuffer
 from querator.core import limits
 from querator.core.ids import CATALOG_PARTITION, Duration, PartitionId, Position
@@ -127,7 +128,7 @@ class Archive:
         """Remove what no manifest names: left by a step that did not finish, or superseded before."""
         named = frozenset(manifest.files())
         files = self._env.files
-        for kind in (EVENTS, PAYLOADS):
+        for kind in (EVENTS, PAYLOADS, RECORDS):
             for day in await self._names(kind):
                 for name in await self._names(f"{kind}/{day}"):
                     if f"{kind}/{day}/{name}" not in named:
@@ -301,13 +302,22 @@ class Exporter:
         queues: list[ExportedQueue] = manifest.queues
         position = manifest.catalog_position
         while True:
-            page = await store.read(
-                CATALOG_PARTITION,
-                Position(position + 1),
-                records_max=limits.RESTORE_PAGE_RECORDS,
-                bytes_max=limits.READ_BYTES_MAX,
-                payloads=False,
-            )
+            try:
+                page = await store.read(
+                    CATALOG_PARTITION,
+                    Position(position + 1),
+                    records_max=limits.RESTORE_PAGE_RECORDS,
+                    bytes_max=limits.READ_BYTES_MAX,
+                    payloads=False,
+                )
+            except HistoryDropped:
+                # The catalog restores from its snapshot, and so do we: queues deleted before it are lost.
+                snapshots = await store.snapshots(CATALOG_PARTITION)
+                if not snapshots or snapshots[0].position <= position:
+                    raise
+                queues = merge_queues(queues, snapshots[0])
+                position = snapshots[0].position
+                continue
             if not page:
                 break
             for record in page:

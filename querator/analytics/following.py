@@ -1,52 +1,128 @@
-"""The exporter as a task of a live server: every so often, slowly, and never the server's undoing."""
+"""What a live server does for its archive: every so often, slowly, and never the server's undoing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
+
+import trio
 
 from querator import telemetry
 from querator.analytics.compact import compact
 from querator.analytics.export import Exporter
+from querator.analytics.keeping import RecordKeeper
 from querator.analytics.manifest import ArchiveError
+from querator.analytics.pruning import age_limit, buckets_to_keep, is_kept, read_starts, starts_of
 from querator.core import limits
-from querator.core.ids import Duration
+from querator.core.ids import Duration, PartitionId, Position
+from querator.core.replies import Code, Rejected
 from querator.env import Env
 from querator.errors import LogError
 from querator.log.store import LogStore
 
 
-def server_exporter(env: Env, stores: Sequence[LogStore], directory: Path) -> Exporter:
-    """One that a server can bear: a share of a core, one thread of DuckDB, little memory."""
-    return Exporter(
-        env,
-        stores,
-        directory,
-        pace=limits.EXPORT_PACE,
-        memory_limit=limits.SERVER_EXPORT_MEMORY,
-        threads=1,
-    )
+class IsExported(Protocol):
+    def __call__(self, partition: PartitionId, position: Position, /) -> bool: ...
 
 
-async def follow(env: Env, exporter: Exporter, *, every: Duration) -> NoReturn:
-    """Export and compact, then rest for ``every``; for ever, until it is cancelled.
+class Buckets(Protocol):
+    """Who drops buckets (implemented by actors/buckets.py)."""
 
-    What goes wrong with the archive or the log is told (``analytics.export.failed``) and tried again after
-    the rest: exporting stops, the queue does not.
+    def learn_starts(self, name: str, number: int, starts: Mapping[PartitionId, Position]) -> None: ...
+
+    async def prune(
+        self, name: str, *, buckets_kept: int, is_exported: IsExported | None = None
+    ) -> list[int]: ...
+
+
+class Follower:
+    """The archive of a live server. Any number of tasks may ask it to do something: one at a time does.
+
+    An export takes a share of a core, one thread of DuckDB and little memory.
     """
-    while True:
-        try:
-            done = await exporter.refresh()
-            if done.rows:
-                telemetry.emit(
-                    "analytics.exported",
-                    records=done.records,
-                    rows=done.rows,
-                    items=done.items,
-                    bytes=done.bytes,
-                )
-            await compact(
-                env, exporter.archive.directory, memory_limit=limits.SERVER_EXPORT_MEMORY, threads=1
+
+    def __init__(
+        self, env: Env, stores: Mapping[str, LogStore], directory: Path, *, buckets: Buckets | None = None
+    ) -> None:
+        self._env = env
+        self._stores = stores
+        self._directory = directory
+        self._buckets = buckets
+        self._one = trio.Lock()
+        self._exporter = Exporter(
+            env,
+            list(stores.values()),
+            directory,
+            pace=limits.EXPORT_PACE,
+            memory_limit=limits.SERVER_EXPORT_MEMORY,
+            threads=1,
+        )
+        self._keeper = RecordKeeper(env, list(stores.values()), directory)
+
+    async def run(self, *, every: Duration, retention: Duration = Duration(0)) -> NoReturn:
+        """Export and compact, then rest for ``every``; for ever, until it is cancelled.
+
+        With ``retention``, what is older is dropped from the log as well. What goes wrong with the archive
+        or the log is told (``analytics.export.failed``) and tried again after the rest: exporting stops,
+        the queue does not.
+        """
+        while True:
+            try:
+                async with self._one:
+                    await self._export()
+                if retention:
+                    await self._prune(retention, 1)
+            except (ArchiveError, LogError, OSError) as error:
+                telemetry.emit("analytics.export.failed", error=str(error))
+            await self._env.clock.sleep(every)
+
+    async def _export(self) -> None:
+        done = await self._exporter.refresh()
+        if done.rows:
+            telemetry.emit(
+                "analytics.exported",
+                records=done.records,
+                rows=done.rows,
+                items=done.items,
+                bytes=done.bytes,
             )
+        await compact(self._env, self._directory, memory_limit=limits.SERVER_EXPORT_MEMORY, threads=1)
+
+    async def prune(self, *, older_than: Duration, buckets_kept: int) -> dict[str, list[int]] | Rejected:
+        """See PrunePort."""
+        try:
+            return await self._prune(older_than, buckets_kept)
         except (ArchiveError, LogError, OSError) as error:
-            telemetry.emit("analytics.export.failed", error=str(error))
-        await env.clock.sleep(every)
+            return Rejected(Code.UNAVAILABLE, f"nothing more is dropped: {error}")
+
+    async def _prune(self, older_than: Duration, buckets_kept: int) -> dict[str, list[int]]:
+        """Export, keep, and drop what retention allows; the buckets that went, by store."""
+        if self._buckets is None:
+            return {}
+        gone: dict[str, list[int]] = {}
+        async with self._one:
+            for name, store in self._stores.items():
+                buckets = await store.buckets()
+                if len(buckets) <= max(buckets_kept, 1):
+                    continue
+                await self._export()
+                records = await self._keeper.keep()
+                if records:
+                    telemetry.emit("analytics.kept", records=records)
+                starts = await self._env.threads.run(read_starts, self._directory)
+                partitions = await store.partitions()
+                for number, of_bucket in starts_of(starts, partitions).items():
+                    self._buckets.learn_starts(name, number, of_bucket)
+                of_store = [start for start in starts if start.partition in partitions]
+                keep = buckets_to_keep(
+                    buckets,
+                    of_store,
+                    before=age_limit(self._env.clock.now(), older_than),
+                    at_least=max(buckets_kept, 1),
+                )
+                manifest = await self._exporter.archive.manifest()
+                await self._exporter.archive.check(manifest.record_parts)
+                gone[name] = await self._buckets.prune(
+                    name, buckets_kept=keep, is_exported=partial(is_kept, manifest)
+                )
+        return gone

@@ -675,6 +675,9 @@ class Ledger:
         evolve(self._state, event)
         self._row("resumed", author=event.author)
 
+    def _bucket_opened(self, event: ev.BucketOpened) -> None:
+        self._row("bucket_opened", reason=f"bucket {event.bucket}")
+
     def _clock_stepped(self, event: ev.ClockStepped) -> None:
         self._row("clock_stepped", reason=f"{event.by} us")
 
@@ -711,5 +714,6 @@ _HANDLERS: Final[dict[type, str]] = {
     ev.PolicyApplied: "_policy_applied",
     ev.PartitionPaused: "_paused",
     ev.PartitionResumed: "_resumed",
+    ev.BucketOpened: "_bucket_opened",
     ev.ClockStepped: "_clock_stepped",
 }

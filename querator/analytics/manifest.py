@@ -8,6 +8,7 @@ came about. Readers take the files from the manifest, never from the directory.
     events/day=2026-11-24/part-00000007.parquet
     payloads/day=2026-11-24/part-00000007.parquet    only if payloads were asked for
     folds/partition-3-00000007.fold        where the export of a partition goes on
+    records/day=2026-11-24/part-00000009.parquet     what the log may drop, without payloads
 """
 
 import hashlib
@@ -25,6 +26,7 @@ MANIFEST: Final = "manifest.json"
 LOCK: Final = "lock"
 EVENTS: Final = "events"
 PAYLOADS: Final = "payloads"
+RECORDS: Final = "records"
 FOLDS: Final = "folds"
 TEMPORARY: Final = "tmp"
 """DuckDB's, while something does not fit into memory."""
@@ -70,6 +72,16 @@ class Mark:
 
 
 @attrs.frozen
+class Kept:
+    """Up to where the records of a partition themselves are kept, from its first on."""
+
+    partition: int
+    position: int
+    hash: str
+    """Of the record at ``position``, hexadecimal."""
+
+
+@attrs.frozen
 class ExportedQueue:
     """A queue of the catalog, as it was exported last."""
 
@@ -94,15 +106,21 @@ class Manifest:
     marks: list[Mark] = attrs.field(factory=list)
     queues: list[ExportedQueue] = attrs.field(factory=list)
     catalog_position: int = 0
+    record_parts: list[Part] = attrs.field(factory=list)
+    """Of the day on which they were kept."""
+    kept: list[Kept] = attrs.field(factory=list)
     superseded: list[str] = attrs.field(factory=list)
     """Files that the previous manifest named: removed one step later, so that readers can finish."""
 
     def mark_of(self, partition: int) -> Mark | None:
         return next((mark for mark in self.marks if mark.partition == partition), None)
 
+    def kept_of(self, partition: int) -> Kept | None:
+        return next((kept for kept in self.kept if kept.partition == partition), None)
+
     def files(self) -> list[str]:
         """All files that belong to this archive, but for the manifest and the lock."""
-        parts = [*self.parts, *self.payload_parts]
+        parts = [*self.parts, *self.payload_parts, *self.record_parts]
         return [*(part.file for part in parts), *(mark.fold for mark in self.marks), *self.superseded]
 
 

@@ -7,9 +7,10 @@ from querator.analytics.manifest import ExportedQueue
 from querator.core import events as ev
 from querator.core.catalog import Queue, decode
 from querator.core.catalog.documents import QueueChanged, QueueCreated, QueueDeleted
+from querator.core.catalog.snapshot import decode_catalog
 from querator.errors import CorruptRecord
 from querator.log.codec import decode_columns
-from querator.log.records import Record
+from querator.log.records import Record, Snapshot
 
 _PUBLIC = (
     "reservation_timeout",
@@ -52,6 +53,28 @@ def fold_queues(queues: list[ExportedQueue], record: Record) -> list[ExportedQue
             case _:
                 pass
     return found
+
+
+@attrs.define
+class _CatalogHead:
+    """The part of a catalog's snapshot that has the queues."""
+
+    catalog: bytes
+
+
+def merge_queues(queues: list[ExportedQueue], snapshot: Snapshot) -> list[ExportedQueue]:
+    """The queues of the catalog's snapshot, and those that are known from before and gone.
+
+    Raises:
+        CorruptRecord: the snapshot cannot be read.
+    """
+    try:
+        head = msgspec.msgpack.decode(snapshot.head, type=_CatalogHead)
+        living = [_exported(queue) for queue in decode_catalog(head.catalog).queues.values()]
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise CorruptRecord(f"the catalog's snapshot at {snapshot.position} cannot be read") from error
+    known = frozenset((queue.name, queue.created_at) for queue in living)
+    return [*(queue for queue in queues if (queue.name, queue.created_at) not in known), *living]
 
 
 def _living(queues: list[ExportedQueue], name: str) -> int | None:

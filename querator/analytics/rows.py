@@ -89,7 +89,11 @@ COLUMNS: Final = (
     RowColumn("reserved_at", "time", "when the reservation in question began"),
     RowColumn("deadline", "time", "deadline of the reservation (of reserved and extended)"),
     RowColumn("due_at", "time", "for when the items were scheduled (of produced and retried)"),
-    RowColumn("reason", "text", "why: of released, ended, dead; what, of policy_applied and clock_stepped"),
+    RowColumn(
+        "reason",
+        "text",
+        "why: of released, ended, dead; what, of policy_applied, bucket_opened and clock_stepped",
+    ),
     RowColumn("item_kind", "text", "the items' kind"),
     RowColumn("item_key", "text", "the items' key (of produced)"),
     RowColumn("author", "text", "who: producer, operator or node"),

@@ -22,6 +22,8 @@ StatementType: TypeAlias = duckdb.StatementType
 
 ROW_GROUP_ROWS: Final = 65_536
 """Small, so that an item's history reads little of a file."""
+RECORD_GROUP_ROWS: Final = 2_048
+"""The smallest that DuckDB writes: records are read a page at a time."""
 
 
 class QueryFailed(QueratorError):
@@ -122,6 +124,37 @@ def write_payloads(connection: Connection, rows: Sequence[tuple[Any, ...]], path
         f"COPY (FROM raw_payloads ORDER BY partition, item) TO {quoted(str(path))} ({_PARQUET})"
     )
     connection.execute("DROP TABLE raw_payloads")
+
+
+def write_records(connection: Connection, rows: Sequence[tuple[Any, ...]], path: Path) -> None:
+    """Records, as rows in the order of RECORD_COLUMNS, into a Parquet file."""
+    columns = ", ".join(f"{name} {kind}" for name, kind in RECORD_COLUMNS)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE raw_records ({columns})")
+    appender = connection.appender("raw_records")
+    appender.append_rows(rows)
+    appender.flush()
+    connection.execute(
+        f"COPY (FROM raw_records ORDER BY partition, position) TO {quoted(str(path))}"
+        f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {RECORD_GROUP_ROWS})"
+    )
+    connection.execute("DROP TABLE raw_records")
+
+
+RECORD_COLUMNS: Final = (
+    ("partition", "BIGINT"),
+    ("position", "BIGINT"),
+    ("previous_hash", "BLOB"),
+    ("nonce", "BIGINT"),
+    ("written_at", "BIGINT"),
+    ("item_min", "BIGINT"),
+    ("item_max", "BIGINT"),
+    ("version", "INTEGER"),
+    ("events", "BLOB"),
+    ("payload_checksum", "BLOB"),
+    ("inputs", "BLOB"),
+    ("hash", "BLOB"),
+)
+"""Of kept records: all of a record but its payload."""
 
 
 def file_list(paths: Sequence[Path]) -> str:

@@ -12,10 +12,17 @@ import msgspec
 import trio
 
 from querator import telemetry
-from querator.actors.ports import AnalyticsPort, BrokerPort, CatalogPort, Delivery, HistoryPort
+from querator.actors.ports import (
+    AnalyticsPort,
+    BrokerPort,
+    CatalogPort,
+    Delivery,
+    HistoryPort,
+    PrunePort,
+)
 from querator.api import access
 from querator.api.access import Access
-from querator.api.question_calls import AskParams, QuestionCalls
+from querator.api.history_calls import AskParams, PruneCalls, PruneParams, QuestionCalls
 from querator.core import limits
 from querator.core.catalog import SYSTEM_NAMESPACE, CatalogCommand, Changed, Principal, Queue
 from querator.core.catalog.commands import CreateQueue, DeleteQueue, UpdateQueue
@@ -181,6 +188,7 @@ def operations(
     catalog: CatalogPort,
     history: HistoryPort,
     analytics: AnalyticsPort | None = None,
+    pruner: PrunePort | None = None,
 ) -> dict[str, Operation]:
     """All methods, by name."""
     queues = _Queues(broker, catalog)
@@ -199,6 +207,7 @@ def operations(
         "item.find": Operation(ItemParams, items.find),
         "item.trace": Operation(TraceParams, items.trace),
         "analytics.ask": Operation(AskParams, QuestionCalls(analytics).ask),
+        "log.prune": Operation(PruneParams, PruneCalls(pruner).prune),
     }
 
 

@@ -10,12 +10,14 @@ from cyclopts import App, Parameter
 
 from querator import config
 from querator.actors.verification import Verification, verify_partition
-from querator.app import make_stores
+from querator.app import ARCHIVE, make_stores
 from querator.cli.exits import Exit, UsageError
+from querator.cli.options import Target, read_duration
 from querator.cli.output import note, print_fields, print_json, print_table, print_text
 from querator.cli.progress import Progress
 from querator.core.ids import PartitionId, Position
 from querator.env.real import real_env
+from querator.log.past import ReadThroughLog
 from querator.log.records import Record
 from querator.log.restore import ChainReport, first_position, read_all
 from querator.log.show import describe_record, lines, moment
@@ -39,8 +41,8 @@ class Source:
     json: Annotated[bool, Parameter(negative="", help="Print JSON, for programs.")] = False
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[LogStore]:
-        """The first store.
+    async def open(self, *, reads_on: bool = True) -> AsyncIterator[LogStore]:
+        """The first store; with ``reads_on`` also what it has dropped, where that was kept.
 
         Raises:
             StoreLocked: a server has it.
@@ -56,9 +58,49 @@ class Source:
         (store,) = make_stores(log, settings.data, real_env()).values()
         await store.open()
         try:
-            yield store
+            yield _reading_on(store, settings.data / ARCHIVE) if reads_on else store
         finally:
             await store.aclose()
+
+
+def _reading_on(store: LogStore, archive: Path) -> LogStore:
+    """The store, and what was kept of it when it dropped history, if anything was."""
+    if not archive.is_dir():
+        return store
+    # It loads DuckDB, which only those should wait for who have an archive.
+    from querator.analytics.keeping import KeptRecords  # noqa: PLC0415
+
+    return ReadThroughLog(store, KeptRecords(real_env(), archive))
+
+
+@app.command
+async def prune(
+    *,
+    older_than: Annotated[
+        str, Parameter(help="Drop history that ended so long ago, as 30d; 0s: all that may.")
+    ],
+    keep: Annotated[
+        int, Parameter(help="Buckets that stay at least; the one that is written always does.")
+    ] = 1,
+    target: Target | None = None,
+) -> None:
+    """Let a running server drop old history from its log, once that is exported and kept in its archive.
+
+    History goes in buckets, oldest first, and only what nothing alive needs: payloads of living items are
+    appended again first. `item trace`, `at`, `diff` and `replay` go on reading what was dropped.
+    """
+    target = target or Target()
+    params = {"older_than": read_duration(older_than, "--older-than"), "buckets_kept": keep}
+    async with target.connect("log prune") as q:
+        dropped = (await q.call("log.prune", params))["dropped"]
+    if target.json:
+        print_json({"dropped": dropped})
+        return
+    for name, buckets in dropped.items():
+        words = ", ".join(map(str, buckets)) or "none: the server's journal says what needs them"
+        note(f"buckets of {name} dropped: {words}")
+    if not dropped:
+        note("there is only the bucket that is being written")
 
 
 @app.command
@@ -120,7 +162,7 @@ async def verify(
     source = source or Source()
     env = real_env()
     documents: list[dict[str, Any]] = []
-    async with source.open() as store:
+    async with source.open(reads_on=False) as store:
         with Progress(env.clock, "checked", bytes_total=None, is_wanted=not source.json) as progress:
             done = 0
             for number in await chosen(store, partition):

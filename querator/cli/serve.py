@@ -86,6 +86,13 @@ async def serve(
             "[env: QUERATOR_EXPORT_INTERVAL]"
         ),
     ] = None,
+    log_retention: Annotated[
+        str | None,
+        Parameter(
+            help="After which time history is dropped from the log, once exported, as 30d (0: never). "
+            "[env: QUERATOR_LOG_RETENTION]"
+        ),
+    ] = None,
     log_level: Annotated[
         str | None, Parameter(help="debug, info, warning or error. [env: QUERATOR_LOG_LEVEL]")
     ] = None,
@@ -115,6 +122,7 @@ async def serve(
             "record_inputs": record_inputs,
             "ping_interval": ping_interval,
             "export_interval": export_interval,
+            "log_retention": log_retention,
             "log_level": log_level,
             "log_format": log_format,
         }

@@ -146,6 +146,8 @@ READ_BYTES_MAX: Final = 16_777_216
 PAYLOAD_MEMORY_BYTES: Final = 268_435_456
 """Payloads of waiting items kept in memory, all partitions of a node; beyond, they stay in the log."""
 CLAIM_TRIES_MAX: Final = 20
+TRACE_SLICE_EVENTS: Final = 64
+"""Events that the trace of an item folds before other tasks have their turn: less than a millisecond."""
 RESTORE_PAGE_RECORDS: Final = 200
 """Records folded between two checkpoints of the event loop."""
 SEGMENTS_READ_AHEAD: Final = 4
@@ -236,6 +238,8 @@ EXPORT_REST_MAX: Final = Duration(250_000)
 """... but never longer, so that it ends."""
 SERVER_EXPORT_MEMORY: Final = "128MB"
 """Of the DuckDB connection that a live server's export sorts and packs with."""
+KEEP_STEP_BYTES: Final = 33_554_432
+"""Bytes of records gathered before they are written to the archive, so that the log may drop them."""
 COMPACT_PARTS_MAX: Final = 50
 """Parts of the present day before they are compacted though the day is not over."""
 ANALYTICS_MEMORY: Final = "512MB"

@@ -7,7 +7,7 @@ that position, has lost acknowledged data.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +20,9 @@ from querator.core.ids import PartitionId, Position
 from querator.core.limits import WITNESS_INTERVAL
 from querator.env import Env
 from querator.errors import DataLossSuspected, HistoryDropped, StoreCorrupt
-from querator.log.records import ChunkId, Record, Snapshot, Tail
-from querator.log.store import Bucket, LogStore, Verdict
+from querator.log.delegating import DelegatingLog
+from querator.log.records import Record, Tail
+from querator.log.store import LogStore, Verdict
 
 _VERSION: Final = 1
 
@@ -158,21 +159,14 @@ def _checksum(rows: Sequence[tuple[int, int, str]]) -> str:
 
 
 @attrs.define
-class WitnessedLog:
+class WitnessedLog(DelegatingLog):
     """A log store whose tails are compared with a witness, which is told of what was committed.
 
     ``tail`` is where a claim begins: it raises DataLossSuspected. Everything else is the store's.
     Whoever opens it runs ``witness.run`` in the background, and flushes it in the end.
     """
 
-    store: LogStore
     witness: Witness
-    name: str = attrs.field(init=False)
-    lanes: int = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.name = self.store.name
-        self.lanes = self.store.lanes
 
     async def open(self) -> None:
         await self.store.open()
@@ -190,49 +184,10 @@ class WitnessedLog:
                 self.witness.note(record.partition, record.position, record.hash)
         return verdicts
 
-    async def partitions(self) -> list[PartitionId]:
-        return await self.store.partitions()
-
     async def tail(self, partition: PartitionId) -> Tail | None:
         tail = await self.store.tail(partition)
         await self.witness.check(self.store, partition, tail)
         return tail
 
-    def server_identity(self, partition: PartitionId) -> str:
-        return self.store.server_identity(partition)
-
     def remembered(self, partition: PartitionId) -> Position:
         return self.witness.position(partition)
-
-    async def read(
-        self, partition: PartitionId, start: Position, *, records_max: int, bytes_max: int, payloads: bool
-    ) -> list[Record]:
-        return await self.store.read(
-            partition, start, records_max=records_max, bytes_max=bytes_max, payloads=payloads
-        )
-
-    async def read_payloads(
-        self, partition: PartitionId, positions: Sequence[Position]
-    ) -> dict[Position, bytes]:
-        return await self.store.read_payloads(partition, positions)
-
-    async def put_chunks(self, partition: PartitionId, chunks: Mapping[ChunkId, bytes]) -> None:
-        await self.store.put_chunks(partition, chunks)
-
-    async def put_snapshot(self, snapshot: Snapshot) -> None:
-        await self.store.put_snapshot(snapshot)
-
-    async def snapshots(self, partition: PartitionId) -> list[Snapshot]:
-        return await self.store.snapshots(partition)
-
-    async def read_chunks(self, partition: PartitionId, chunks: Sequence[ChunkId]) -> dict[ChunkId, bytes]:
-        return await self.store.read_chunks(partition, chunks)
-
-    async def buckets(self) -> list[Bucket]:
-        return await self.store.buckets()
-
-    async def roll(self) -> int:
-        return await self.store.roll()
-
-    async def drop(self, bucket: int) -> None:
-        await self.store.drop(bucket)

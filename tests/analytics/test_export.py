@@ -13,7 +13,7 @@ import trio
 from querator import telemetry
 from querator.analytics import connect, warehouse
 from querator.analytics.export import Exporter
-from querator.analytics.following import follow
+from querator.analytics.following import Follower
 from querator.analytics.manifest import MANIFEST, ArchiveError, check_parts, read_manifest
 from querator.core import limits
 from querator.core.ids import MILLISECOND, PartitionId
@@ -224,10 +224,10 @@ async def test_server_goes_on_exporting_whatever_happens(tmp_path: Path) -> None
     store = await make_store()
     half = len(history.records) // 2
     await store_records(store, history.records[:half])
-    exporter = Exporter(real_env(), [store], tmp_path, pace=0.5)
+    follower = Follower(real_env(), {"memory": store}, tmp_path)
     with telemetry.capture() as captured, trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(follow, real_env(), exporter, every=MILLISECOND))
+            nursery.start_soon(partial(follower.run, every=MILLISECOND))
             await captured.wait("analytics.exported", records=half)
             content = (tmp_path / MANIFEST).read_bytes()
             (tmp_path / MANIFEST).write_bytes(b"damaged")

@@ -7,9 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 
+from querator.actors.node import NodeOptions, open_node
+from querator.env.real import real_env
+from querator.log.sqlite import SqliteLog
 from tests.cli.conftest import Done, Run, start, stop
 
 
@@ -140,3 +145,65 @@ def test_a_server_exports_its_log_and_answers_questions(cli: Run, tmp_path: Path
     payloads = cli("analytics", "sql", "SELECT decode(payload) AS p FROM payloads ORDER BY item", "--format",
                    "csv", "--archive", str(tmp_path / "data" / "analytics"))  # fmt: skip
     assert payloads.out.split() == ["p", "a", "b", "c"]
+
+
+def test_a_log_that_was_pruned_is_asked_as_if_it_were_whole(cli: Run, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    def ask(*arguments: str) -> list[Any]:
+        done = cli(*arguments, "--data", str(data), "--json")
+        assert done.code == 0, done.err
+        return done.json
+
+    def everything() -> list[Any]:
+        return [
+            ask("at", "4", "mail"),
+            ask("diff", "3", "6", "mail"),
+            ask("replay"),
+            [line for line in ask("log", "show", "--partition", "1") if line["position"] < 8],
+        ]
+
+    served = start("--data", str(data))
+    on = ("--address", served.address)
+    try:
+        cli("queues", "create", "mail", *on)
+        for _ in range(3):
+            cli("produce", "mail", *on, stdin=b"a\nb\n")
+            cli("consume", "mail", "--max", "2", *on)
+        nothing = cli("log", "prune", "--older-than", "0s", *on)
+        assert (nothing.code, "only the bucket that is being written" in nothing.err) == (0, True)
+        traced = cli("item", "trace", "1.1", "--json", *on).json[0]["steps"]
+    finally:
+        stop(served)
+    before = everything()
+    trio.run(roll, data)
+    served = start("--data", str(data))
+    on = ("--address", served.address)
+    try:
+        done = cli("log", "prune", "--older-than", "0s", "--json", *on)
+        assert done.json == [{"dropped": {"sqlite": [1]}}], done.err
+        assert cli("item", "trace", "1.1", "--json", *on).json[0]["steps"] == traced
+        refused = cli("log", "prune", "--older-than", "0s", "--keep", "0", *on)
+        assert refused.code == 3
+    finally:
+        stop(served)
+    at, diff, replay, shown = everything()
+    assert [at, diff, shown] == [before[0], before[1], before[3]]
+    (whole,) = replay[0]["partitions"]
+    assert (replay[0]["ok"], whole["first"]) == (True, 1)
+    assert cli("log", "verify", "--data", str(data)).code == 0
+    capture = str(tmp_path / "taken.capture")
+    assert cli("log", "export", capture, "--data", str(data)).code == 0
+    assert cli("replay", capture).code == 0
+    # Whoever exports anew gets all of it.
+    again = cli("analytics", "refresh", "--data", str(data), "--archive", str(tmp_path / "anew"))
+    assert again.code == 0, again.err
+    question = ("analytics", "sql", "SELECT queue, produced FROM queues", "--format", "json")
+    assert cli(*question, "--archive", str(tmp_path / "anew")).json == [{"queue": "mail", "produced": 6}]
+
+
+async def roll(data: Path) -> None:
+    """Open a bucket, as a server does that has filled one."""
+    store = SqliteLog(real_env(), data)
+    async with open_node({"sqlite": store}, real_env(), NodeOptions(name="n")) as node:
+        await node.buckets.roll("sqlite")

@@ -1,5 +1,6 @@
 """/v1/x/*: what the engine can do and the contract has no call for."""
 
+from querator.api.history_calls import NOT_KEPT
 from querator.api.http import checks
 from querator.api.http.door import Door, expect
 from querator.api.http.durations import InvalidDuration, parse_duration, to_micros
@@ -23,7 +24,6 @@ from querator.api.http.messages import (
 from querator.api.http.queue_calls import produced, settle
 from querator.api.http.refusals import NOT_IMPLEMENTED, REQUEST_FAILED, RETRY_REQUEST, refuse
 from querator.api.http.stamps import Stamp
-from querator.api.question_calls import NOT_KEPT
 from querator.core import limits
 from querator.core.catalog import Principal, Queue
 from querator.core.commands import Listing, ListItems, PlaceSettlement, Redrive, Verb

@@ -1,13 +1,15 @@
-"""``analytics.ask``: canned questions about the exported history, asked in a session."""
+"""``analytics.ask`` and ``log.prune``: exported history is asked, and what the log may forget is dropped."""
 
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import msgspec
 
-from querator.actors.ports import AnalyticsPort
+from querator.actors.ports import AnalyticsPort, PrunePort
 from querator.api import access
-from querator.core.ids import PartitionId, QueueName
+from querator.core import limits
+from querator.core.catalog import SYSTEM_NAMESPACE
+from querator.core.ids import Duration, PartitionId, QueueName
 from querator.core.replies import Code, Rejected
 
 if TYPE_CHECKING:
@@ -56,3 +58,33 @@ class QuestionCalls:
         if isinstance(answer, Rejected):
             return attrs.evolve(answer, field=answer.field and f"params.{answer.field}")
         return answer
+
+
+class PruneParams(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """``older_than`` in microseconds."""
+
+    older_than: int = 0
+    buckets_kept: int = 1
+
+
+class PruneCalls:
+    """The method, over what prunes; ``None``: nothing does."""
+
+    def __init__(self, pruner: PrunePort | None) -> None:
+        self._pruner = pruner
+
+    async def prune(self, caller: "Caller", params: PruneParams) -> object:
+        if not caller.access.may(caller.principal, SYSTEM_NAMESPACE, access.CLEAR):
+            return Rejected(Code.DENIED, "access denied")
+        if not 0 <= params.older_than <= limits.INSTANT_MAX:
+            return Rejected(Code.INVALID, "not negative, and no longer than time is", "params.older_than")
+        if params.buckets_kept < 1:
+            return Rejected(
+                Code.INVALID, "the bucket that is written stays: at least 1", "params.buckets_kept"
+            )
+        if self._pruner is None:
+            return Rejected(Code.UNAVAILABLE, NOT_KEPT)
+        gone = await self._pruner.prune(
+            older_than=Duration(params.older_than), buckets_kept=params.buckets_kept
+        )
+        return gone if isinstance(gone, Rejected) else {"dropped": gone}
