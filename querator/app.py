@@ -141,7 +141,7 @@ def build(node: Node, options: AppOptions) -> Application:
             ping_interval=options.ping_interval,
         ),
         access=access,
-        operations=operations(node.broker, node.catalog, node.history, analytics, archive),
+        operations=operations(node.broker, node.catalog, node.history, node.supervisor, analytics, archive),
     )
     registry.barred = node.ownership.may_decide
     registry.owner_address = lambda: node.ownership.owner_address

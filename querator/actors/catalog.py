@@ -40,7 +40,7 @@ CarryOut: TypeAlias = Callable[[Document], Awaitable[None]]
 
 
 @attrs.define
-class _CatalogReader(Reader):
+class CatalogReader(Reader):
     """Reads partition 0 into a catalog."""
 
     catalog: Catalog = attrs.field(factory=Catalog, init=False)
@@ -95,7 +95,7 @@ class CatalogOwner:
         self._position = 0
         self._hash = GENESIS
         self._is_open = False
-        self._log = _CatalogReader(CATALOG_PARTITION)
+        self._log = CatalogReader(CATALOG_PARTITION)
         self.lost = trio.Event()
         """Set when changes can't be made any more, until ``open`` claims the catalog anew."""
 
@@ -106,7 +106,7 @@ class CatalogOwner:
 
     async def open(self) -> None:
         """Claim partition 0 and fold it; again, when it was lost."""
-        log = _CatalogReader(CATALOG_PARTITION)
+        log = CatalogReader(CATALOG_PARTITION)
         await claim(self._store, self._env, CATALOG_PARTITION, node=self._node, reader=log)
         self._log = log
         self._catalog = log.catalog

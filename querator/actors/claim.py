@@ -188,10 +188,12 @@ async def claim(
     node: str,
     reader: Reader | None = None,
     more: Sequence[ev.Event] = (),
+    accepted_by: str | None = None,
 ) -> Reader:
     """Take the partition; the reader that has read all of it, the claim as its last record.
 
-    ``more`` goes into the same record (a new partition's policy).
+    ``more`` goes into the same record (a new partition's policy). ``accepted_by``: an operator who takes the
+    log as it is, whatever it may have lost; the claim says so, and begins a new incarnation.
 
     Raises:
         ClaimLost: every try met another claimant.
@@ -200,16 +202,25 @@ async def claim(
         HistoryDropped: no usable snapshot, and the log does not begin at its beginning.
     """
     log = reader if reader is not None else Reader(partition)
+    known = store.remembered(partition)
+    accepted: list[ev.Event] = []
+    if accepted_by is not None:
+        store.accept_loss(partition)
     for _ in range(CLAIM_TRIES_MAX):
         # This is where a store with a witness compares what it finds with what was acknowledged.
         tail = await store.tail(partition)
         await log.read_to(store, tail)
         identity = store.server_identity(partition)
-        incarnation = _incarnation(store, log, identity)
+        if accepted_by is not None:
+            # Numbers that the lost end may have given must not be given again, whoever wrote it.
+            incarnation = max(log.incarnation, 1) + 1
+            accepted = [ev.LossAccepted(accepted_by, max(known, log.claimed_at))]
+        else:
+            incarnation = _incarnation(store, log, identity)
         nonce = env.rng.nonce()
         now = env.clock.now()
         claimed = ev.Claimed(node, nonce, incarnation, log.position, identity)
-        events = [ev.TurnStarted(now), claimed, *more]
+        events = [ev.TurnStarted(now), claimed, *accepted, *more]
         record = seal(partition, Position(log.position + 1), log.hash, nonce, now, events)
         if await append_surely(store, env, record):
             log.take(record, events)
@@ -219,6 +230,20 @@ async def claim(
             return log
         await env.clock.sleep(Duration(1 + env.rng.randbelow(_BACKOFF_MIN)))
     raise ClaimLost(f"partition {partition} is being claimed by others")
+
+
+async def suspicion(store: LogStore, log: Reader) -> str:
+    """Why the partition's log can't be claimed as if nothing were amiss; "" when it can.
+
+    Raises:
+        LogError: the log can't be read.
+    """
+    try:
+        await log.read_to(store, await store.tail(log.partition))
+        _incarnation(store, log, store.server_identity(log.partition))
+    except DataLossSuspected as error:
+        return str(error)
+    return ""
 
 
 def _incarnation(store: LogStore, log: Reader, identity: str) -> int:
@@ -239,7 +264,7 @@ def _incarnation(store: LogStore, log: Reader, identity: str) -> int:
         raise DataLossSuspected(
             f"the log of partition {log.partition} is on another server ({identity}) than when it was last "
             f"claimed ({log.server_identity}), and this node was not its owner, so it cannot tell whether "
-            "something is lost: start the node that was, or accept the log as it is"
+            "something is lost: start the node that was, or accept the log as it is (docs/POSTGRES.md)"
         )
     telemetry.emit("partition.server_changed", partition=log.partition, server=identity)
     return log.incarnation + 1

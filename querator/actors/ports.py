@@ -255,6 +255,13 @@ class PrunePort(Protocol):
         needs; at least ``buckets_kept`` of each store stay. Those that went, by store."""
 
 
+class PartitionsPort(Protocol):
+    """What an operator does with single partitions (implemented by actors/supervisor.py)."""
+
+    async def accept_loss(self, partition: PartitionId, author: str) -> Rejected | None:
+        """Go on with a partition that halted because its log may have lost its end; Rejected: why not."""
+
+
 class HistoryPort(Protocol):
     """What the doors use of the log's history (implemented by actors/)."""
 

@@ -82,6 +82,8 @@ class Supervisor:
         self._record_inputs = record_inputs
         self._nursery: trio.Nursery | None = None
         self._opening: dict[PartitionId, trio.CancelScope] = {}
+        self._suspected: dict[PartitionId, None] = {}
+        """Those that halted because their log may have lost its end."""
         self._is_serving = False
         self.restarts = 0
         self.catalog = Catalog()
@@ -193,7 +195,36 @@ class Supervisor:
                 backoff = Duration(min(backoff * 2, _BACKOFF_MAX))
             self._opening.pop(partition, None)
 
-    async def _try_open(self, name: QueueName, runtime: QueueRuntime, index: int, *, is_new: bool) -> bool:
+    async def accept_loss(self, partition: PartitionId, author: str) -> Rejected | None:
+        """Go on with a partition whose log may lack what had been acknowledged: an operator takes it so.
+
+        The log says so, and numbers that the lost end may have given are not given again.
+        """
+        queue = self.catalog.find_queue_of(partition)
+        runtime = None if queue is None else self._broker.queues.get(queue.name)
+        if runtime is None:
+            return Rejected(Code.INVALID, f"partition {partition} is of no queue here", "partition")
+        if partition not in self._suspected:
+            return Rejected(Code.INVALID, f"no loss is suspected in partition {partition}", "partition")
+        index = runtime.partitions.index(partition)
+        fault = runtime.faults.pop(index)
+        if not await self._try_open(runtime.name, runtime, index, is_new=False, accepted_by=author):
+            runtime.faults[index] = fault
+            return Rejected(Code.UNAVAILABLE, f"partition {partition} can't be claimed now; try again")
+        if index in runtime.faults:
+            return Rejected(Code.HALTED, f"partition {partition} is halted: {runtime.faults[index]}")
+        telemetry.emit("partition.loss_accepted", partition=partition, author=author)
+        return None
+
+    async def _try_open(
+        self,
+        name: QueueName,
+        runtime: QueueRuntime,
+        index: int,
+        *,
+        is_new: bool,
+        accepted_by: str | None = None,
+    ) -> bool:
         partition = runtime.partitions[index]
         queue = self.catalog.queues.get(name)
         if queue is None:
@@ -208,16 +239,30 @@ class Supervisor:
         more = [ev.PolicyApplied(policy.version, encode_policy(policy), "")] if is_new else []
         try:
             log = StateReader(partition)
-            await claim(store, self._env, partition, node=self._node, reader=log, more=more)
+            if is_new and await store.tail(partition) is not None:
+                # A catalog that lost its end gives numbers again: what is there is another queue's.
+                raise CorruptRecord(f"there is a log of partition {partition} already, of an earlier queue")
+            await claim(
+                store,
+                self._env,
+                partition,
+                node=self._node,
+                reader=log,
+                more=more,
+                accepted_by=accepted_by,
+            )
         except ClaimLost:
             return False
         except (CorruptRecord, DataLossSuspected) as error:
             telemetry.emit("partition.halted", partition=partition, error=str(error))
             runtime.faults[index] = str(error)
+            if isinstance(error, DataLossSuspected):
+                self._suspected[partition] = None
             return True
         except LogError as error:
             telemetry.emit("partition.unavailable", partition=partition, error=str(error))
             return False
+        self._suspected.pop(partition, None)
         state = log.state
         actor = PartitionActor(
             state,

@@ -36,6 +36,8 @@ class Audit:
         self._snapshots: dict[int, tuple[bytes, PartitionState]] = {}
         """By position: the record's hash that it is chained to, and the state."""
         self._is_replaying = True
+        self._lost_to = 0
+        """Records up to here had been others, whose loss was accepted; snapshots of those may be left."""
         self.snapshots = 0
         """Compared, and equal."""
 
@@ -60,10 +62,15 @@ class Audit:
         else:
             # The beginning was dropped with its bucket: the replay begins at the first snapshot.
             self._is_replaying = False
+        for event in events:
+            if type(event) is ev.LossAccepted:
+                self._lost_to = max(self._lost_to, event.known)
         found = self._snapshots.get(record.position)
         if found is None:
             return
         chained_to, state = found
+        if chained_to != record.hash and record.position <= self._lost_to:
+            return
         check(chained_to == record.hash, "a snapshot is chained to another record")
         if self._is_replaying:
             check(state_hash(state) == state_hash(self._state), "the snapshot is not what the log folds to")

@@ -678,6 +678,9 @@ class Ledger:
     def _bucket_opened(self, event: ev.BucketOpened) -> None:
         self._row("bucket_opened", reason=f"bucket {event.bucket}")
 
+    def _loss_accepted(self, event: ev.LossAccepted) -> None:
+        self._row("loss_accepted", author=event.author, reason=f"record {event.known}")
+
     def _clock_stepped(self, event: ev.ClockStepped) -> None:
         self._row("clock_stepped", reason=f"{event.by} us")
 
@@ -716,4 +719,5 @@ _HANDLERS: Final[dict[type, str]] = {
     ev.PartitionResumed: "_resumed",
     ev.BucketOpened: "_bucket_opened",
     ev.ClockStepped: "_clock_stepped",
+    ev.LossAccepted: "_loss_accepted",
 }

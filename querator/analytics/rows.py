@@ -92,7 +92,8 @@ COLUMNS: Final = (
     RowColumn(
         "reason",
         "text",
-        "why: of released, ended, dead; what, of policy_applied, bucket_opened and clock_stepped",
+        "why: of released, ended, dead; what, of policy_applied, bucket_opened, clock_stepped and "
+        "loss_accepted",
     ),
     RowColumn("item_kind", "text", "the items' kind"),
     RowColumn("item_key", "text", "the items' key (of produced)"),

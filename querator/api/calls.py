@@ -18,6 +18,7 @@ from querator.actors.ports import (
     CatalogPort,
     Delivery,
     HistoryPort,
+    PartitionsPort,
     PrunePort,
 )
 from querator.api import access
@@ -169,6 +170,10 @@ class RedriveParams(_Params):
     limit: int = REDRIVE_ITEMS_MAX
 
 
+class PartitionParams(_Params):
+    partition: int
+
+
 class ItemParams(_Params):
     partition: int
     item: int
@@ -187,10 +192,12 @@ def operations(
     broker: BrokerPort,
     catalog: CatalogPort,
     history: HistoryPort,
+    partitions: PartitionsPort,
     analytics: AnalyticsPort | None = None,
     pruner: PrunePort | None = None,
 ) -> dict[str, Operation]:
     """All methods, by name."""
+    single = _Partitions(catalog, partitions)
     queues = _Queues(broker, catalog)
     items = _Items(broker, catalog, history)
     return {
@@ -202,6 +209,7 @@ def operations(
         "queues.pause": Operation(QueueParams, queues.pause),
         "queues.resume": Operation(QueueParams, queues.resume),
         "queues.clear": Operation(ClearParams, queues.clear),
+        "partitions.accept_loss": Operation(PartitionParams, single.accept_loss),
         "dead.list": Operation(DeadListParams, items.list_dead),
         "dead.redrive": Operation(RedriveParams, items.redrive),
         "item.find": Operation(ItemParams, items.find),
@@ -293,6 +301,22 @@ class _Queues:
     def _document(self, name: QueueName) -> object:
         queue = self._catalog.catalog.queues.get(name)
         return unknown_queue(name) if queue is None else queue_document(queue)
+
+
+class _Partitions:
+    def __init__(self, catalog: CatalogPort, partitions: PartitionsPort) -> None:
+        self._catalog = catalog
+        self._partitions = partitions
+
+    async def accept_loss(self, caller: Caller, params: PartitionParams) -> object:
+        partition = PartitionId(params.partition)
+        queue = self._catalog.catalog.find_queue_of(partition)
+        if queue is None:
+            return Rejected(Code.INVALID, f"there is no partition {partition}", "params.partition")
+        refusal = caller.refusal(access.UPDATE, queue.name)
+        if refusal is None:
+            refusal = await self._partitions.accept_loss(partition, caller.author)
+        return {} if refusal is None else _of_params(refusal)
 
 
 class _Items:

@@ -9,11 +9,14 @@ import attrs
 from cyclopts import App, Parameter
 
 from querator import config
+from querator.actors.acceptance import NothingSuspected
+from querator.actors.acceptance import accept_loss as accept
 from querator.actors.verification import Verification, verify_partition
-from querator.app import ARCHIVE, make_stores
-from querator.cli.exits import Exit, UsageError
+from querator.app import ARCHIVE, locked, make_stores
+from querator.cli.exits import CommandFailed, Exit, UsageError
 from querator.cli.options import Target, read_duration
 from querator.cli.output import note, print_fields, print_json, print_table, print_text
+from querator.cli.partitions import Number, Yes, check_yes
 from querator.cli.progress import Progress
 from querator.core.ids import PartitionId, Position
 from querator.env.real import real_env
@@ -41,8 +44,10 @@ class Source:
     json: Annotated[bool, Parameter(negative="", help="Print JSON, for programs.")] = False
 
     @asynccontextmanager
-    async def open(self, *, reads_on: bool = True) -> AsyncIterator[LogStore]:
+    async def open(self, *, reads_on: bool = True, is_exclusive: bool = False) -> AsyncIterator[LogStore]:
         """The first store; with ``reads_on`` also what it has dropped, where that was kept.
+
+        ``is_exclusive``: to write; no server may have the directory.
 
         Raises:
             StoreLocked: a server has it.
@@ -56,11 +61,13 @@ class Source:
         if log == "sqlite" and not settings.data.is_dir():
             raise UsageError(f"data: there is no directory {settings.data}; name a server's with --data")
         (store,) = make_stores(log, settings.data, real_env()).values()
-        await store.open()
-        try:
-            yield _reading_on(store, settings.data / ARCHIVE) if reads_on else store
-        finally:
-            await store.aclose()
+        needs_lock = is_exclusive and log != "sqlite"
+        with locked(settings.data, real_env(), is_needed=needs_lock):
+            await store.open()
+            try:
+                yield _reading_on(store, settings.data / ARCHIVE) if reads_on else store
+            finally:
+                await store.aclose()
 
 
 def _reading_on(store: LogStore, archive: Path) -> LogStore:
@@ -146,6 +153,25 @@ async def _show(store: LogStore, partition: PartitionId, start: int, limit: int,
             shown += 1
             if shown == limit:
                 return
+
+
+@app.command(name="accept-loss")
+async def accept_loss(partition: Number, /, *, source: Source | None = None, yes: Yes = False) -> None:
+    """Accept, while no server runs, that a partition's log lacks what had been acknowledged.
+
+    So that a server can start again whose catalog (partition 0) is concerned; for others as well.
+    """
+    source = source or Source()
+    check_yes(partition, is_given=yes)
+    async with source.open(reads_on=False, is_exclusive=True) as store:
+        try:
+            log = await accept(store, real_env(), PartitionId(partition), author="querator log accept-loss")
+        except NothingSuspected as error:
+            raise CommandFailed(str(error), Exit.USAGE) from error
+    if source.json:
+        print_json({"partition": partition, "accepted": True, "tail": log.position})
+    else:
+        note(f"partition {partition} goes on behind record {log.position}")
 
 
 @app.command

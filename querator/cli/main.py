@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "stats": ("querator.cli.stats:stats", "A queue's counters, once or live."),
     "item": ("querator.cli.items:item_app", "One item, and its history."),
     "dead": ("querator.cli.items:dead_app", "Items that will not be tried again, until redriven."),
+    "partitions": ("querator.cli.partitions:app", "What an operator does with single partitions."),
     "log": ("querator.cli.logs:app", "Read and check the log of a server that is not running."),
     "replay": ("querator.cli.replaying:replay", "Fold a log or a capture again, and compare."),
     "at": ("querator.cli.past:at", "A queue as it was at a time, or behind a record."),

@@ -70,6 +70,16 @@ class Claimed:
 
 
 @attrs.define
+class LossAccepted:
+    """Follows a Claimed of a new incarnation: an operator takes the log as it is, though it may lack what had
+    been acknowledged."""
+
+    author: str
+    known: int
+    """The furthest position that is known to have been there; 0: none is."""
+
+
+@attrs.define
 class ItemsProduced:
     """Items entered the partition, in order. Their numbers are ``first_item``, +1, +2, ..."""
 
@@ -288,6 +298,7 @@ class CatalogChanged:
 Event: TypeAlias = (
     TurnStarted
     | Claimed
+    | LossAccepted
     | ItemsProduced
     | ItemsReserved
     | ItemsCompleted

@@ -62,7 +62,7 @@ def _turn_started(state: PartitionState, event: ev.TurnStarted) -> None:
 
 
 def _claimed(state: PartitionState, event: ev.Claimed) -> None:
-    if state.incarnation and event.incarnation > state.incarnation:
+    if event.incarnation > (state.incarnation or 1):
         # The log may have lost its end, and with it numbers that clients have seen: none of them again.
         start = (event.incarnation - 1) << INCARNATION_BITS
         state.next_item = max(state.next_item, start)
@@ -685,5 +685,6 @@ _EVOLVE: Final[dict[type, Callable[[PartitionState, Any], None]]] = {
     ev.PayloadsCarried: _carried,
     ev.BucketOpened: _bucket_opened,
     ev.ClockStepped: _nothing,
+    ev.LossAccepted: _nothing,
     ev.CatalogChanged: _nothing,
 }

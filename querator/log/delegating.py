@@ -42,6 +42,9 @@ class DelegatingLog:
     def remembered(self, partition: PartitionId) -> Position:
         return self.store.remembered(partition)
 
+    def accept_loss(self, partition: PartitionId) -> None:
+        self.store.accept_loss(partition)
+
     async def read(
         self, partition: PartitionId, start: Position, *, records_max: int, bytes_max: int, payloads: bool
     ) -> list[Record]:

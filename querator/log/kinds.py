@@ -128,6 +128,7 @@ KINDS: Final = (
     Kind(24, ev.BucketOpened, bucket=INTEGERS),
     Kind(25, ev.ClockStepped, by=INTEGERS),
     Kind(26, ev.CatalogChanged, document=BLOBS),
+    Kind(27, ev.LossAccepted, author=TEXTS, known=INTEGERS),
 )
 
 SCHEMAS: Final[dict[int, dict[int, Kind]]] = {VERSION: {kind.number: kind for kind in KINDS}}

@@ -96,6 +96,9 @@ def describe(event: ev.Event) -> str:  # noqa: C901, PLR0912 - a case for each k
                 f"claimed by {event.node} behind record {event.read_tail}"
                 f" (incarnation {event.incarnation}, nonce {event.nonce:x}{server})"
             )
+        case ev.LossAccepted():
+            known = f"; record {event.known} had been there" if event.known else ""
+            return f"a suspected loss was accepted{_by(event.author)}{known}"
         case ev.ItemsProduced():
             return _produced(event)
         case ev.ItemsReserved():

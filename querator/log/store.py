@@ -76,6 +76,10 @@ class LogStore(Protocol):
     def remembered(self, partition: PartitionId) -> Position:
         """How far this node knows the partition to have come, from a witness; 0: it knows nothing."""
 
+    def accept_loss(self, partition: PartitionId) -> None:
+        """An operator takes the partition's log as it is: what a witness remembers counts no more, and is
+        forgotten once a record of ours is in."""
+
     async def read(
         self,
         partition: PartitionId,

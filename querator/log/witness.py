@@ -43,6 +43,7 @@ class Witness:
         self._env = env
         self._path = path
         self._tails: dict[PartitionId, tuple[Position, bytes]] = {}
+        self._accepted: dict[PartitionId, None] = {}
         self._changed = trio.Event()
         self._is_written = True
 
@@ -78,17 +79,19 @@ class Witness:
 
     def note(self, partition: PartitionId, position: Position, digest: bytes) -> None:
         """The record is committed. The file follows when it does."""
-        if position >= self.position(partition):
+        if position >= self.position(partition) or partition in self._accepted:
+            self._accepted.pop(partition, None)
             self._tails[partition] = (position, digest)
             if self._is_written:
                 self._is_written = False
                 self._changed.set()
 
     def accept(self, partition: PartitionId) -> None:
-        """An operator accepts that something was lost: forget the partition."""
-        self._tails.pop(partition, None)
-        self._is_written = False
-        self._changed.set()
+        """An operator accepts that something was lost: what is remembered counts no more.
+
+        It is forgotten with the next ``note``: before the acceptance is in the log, a start finds out anew.
+        """
+        self._accepted[partition] = None
 
     def compare(self, partition: PartitionId, tail: Tail | None) -> None:
         """Compare a log's tail with what was seen of it.
@@ -96,6 +99,8 @@ class Witness:
         Raises:
             DataLossSuspected: the log ends before it, or in another record.
         """
+        if partition in self._accepted:
+            return
         position, digest = self._tails.get(partition, (Position(0), b""))
         at = tail.position if tail is not None else 0
         if at < position:
@@ -114,6 +119,8 @@ class Witness:
         """
         self.compare(partition, tail)
         position, digest = self._tails.get(partition, (Position(0), b""))
+        if partition in self._accepted:
+            return
         if tail is None or not 0 < position < tail.position:
             return
         try:
@@ -191,3 +198,6 @@ class WitnessedLog(DelegatingLog):
 
     def remembered(self, partition: PartitionId) -> Position:
         return self.witness.position(partition)
+
+    def accept_loss(self, partition: PartitionId) -> None:
+        self.witness.accept(partition)

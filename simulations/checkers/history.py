@@ -215,6 +215,9 @@ class History:
                         self._step("moved", self.items[number], "moved")
             case ev.SessionResumed() | ev.PolicyApplied() | ev.BucketOpened() | ev.ClockStepped():
                 pass
+            case ev.LossAccepted():
+                # The numbers of what may be lost are not given again: the claim before began new ones.
+                pass
             case _:
                 self.unknown.append(f"record {record.position}: no rule for {type(event).__name__}")
 

@@ -491,3 +491,16 @@ class FakeHistory:
         if item == 1:
             return [TraceStep(Position(1), Instant(5), "produced", "produced")][:steps_max]
         return Rejected(Code.UNKNOWN_ITEM, f"partition {partition} never had an item {item}", "params.item")
+
+
+class FakePartitions:
+    """No loss is suspected but in partition 1."""
+
+    def __init__(self) -> None:
+        self.accepted: list[tuple[PartitionId, str]] = []
+
+    async def accept_loss(self, partition: PartitionId, author: str) -> Rejected | None:
+        if partition != 1 or self.accepted:
+            return Rejected(Code.INVALID, f"no loss is suspected in partition {partition}", "partition")
+        self.accepted.append((partition, author))
+        return None

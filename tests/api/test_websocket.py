@@ -19,7 +19,7 @@ from querator.errors import AppendOutcomeUnknown, LogUnavailable
 from querator.protocol import messages as wire
 from querator.protocol.closing import CloseCode
 from querator.protocol.codec import CODECS, JSON, MSGPACK, Codec
-from tests.api.fakes import FakeBroker, FakeCatalog, FakeHistory
+from tests.api.fakes import FakeBroker, FakeCatalog, FakeHistory, FakePartitions
 from tests.api.pure import SECRET
 from tests.api.serving import Client, Running, read_all, running, wrap
 from tests.api.test_frames import client_frame
@@ -404,7 +404,7 @@ async def operate(script: "Script") -> None:
     async with running() as house:
         broker: FakeBroker = house.broker
         catalog = FakeCatalog(house.env.clock)
-        house.server.registry.operations = operations(broker, catalog, FakeHistory())
+        house.server.registry.operations = operations(broker, catalog, FakeHistory(), FakePartitions())
         async with house.client() as client:
             await script(Operator(house, client, catalog))
 
@@ -412,6 +412,20 @@ async def operate(script: "Script") -> None:
 class Script:
     async def __call__(self, operator: Operator) -> None:
         raise NotImplementedError
+
+
+async def test_a_suspected_loss_is_accepted_once(autojump_clock: MockClock) -> None:
+    async def script(operator: Operator) -> None:
+        await operator.call("queues.create", {"name": "mail"})
+        assert await operator.call("partitions.accept_loss", {"partition": 1}) == {}
+        again = await operator.call("partitions.accept_loss", {"partition": 1})
+        assert isinstance(again, wire.Rejected)
+        assert (again.code, again.field) == ("invalid", "params.partition")
+        unknown = await operator.call("partitions.accept_loss", {"partition": 99})
+        assert isinstance(unknown, wire.Rejected)
+        assert "there is no partition 99" in unknown.detail
+
+    await operate(script)
 
 
 async def test_queues_are_created_listed_changed_and_deleted(autojump_clock: MockClock) -> None:

@@ -66,6 +66,9 @@ class SharedLog:
     def remembered(self, partition: PartitionId) -> Position:
         return self._beneath.remembered(self._down(partition))
 
+    def accept_loss(self, partition: PartitionId) -> None:
+        self._beneath.accept_loss(self._down(partition))
+
     async def read_payloads(
         self, partition: PartitionId, positions: Sequence[Position]
     ) -> dict[Position, bytes]:

@@ -62,6 +62,7 @@ SAMPLES: Final[tuple[ev.Event, ...]] = (
     ev.BucketOpened(12),
     ev.ClockStepped(-3_600_000_000),
     ev.CatalogChanged(b'{"queue":"mail"}'),
+    ev.LossAccepted("ops@example", 4_711),
 )
 
 # --- Any event -----------------------------------------------------------------------------------
@@ -157,6 +158,7 @@ STRATEGIES: Final[dict[type[Any], st.SearchStrategy[ev.Event]]] = {
     ev.BucketOpened: st.builds(ev.BucketOpened, naturals),
     ev.ClockStepped: st.builds(ev.ClockStepped, integers),
     ev.CatalogChanged: st.builds(ev.CatalogChanged, blobs),
+    ev.LossAccepted: st.builds(ev.LossAccepted, texts, naturals),
 }
 
 events: Final = st.one_of(list(STRATEGIES.values()))

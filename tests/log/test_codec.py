@@ -5,6 +5,7 @@ import random
 import typing
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 import pytest
@@ -79,6 +80,10 @@ def name_of(event: type) -> str:
     return event.__name__
 
 
+EVERYTHING: Final = 26
+"""Samples in the golden file of that name: the kinds that there were when it was written."""
+
+
 def test_every_kind_of_event_has_a_number_a_sample_and_a_golden_file() -> None:
     members = [name_of(member) for member in typing.get_args(ev.Event)]
     assert sorted(name_of(kind.event) for kind in KINDS) == sorted(members)
@@ -112,7 +117,9 @@ def test_numbers_of_kinds_are_never_reused() -> None:
 def test_records_of_every_version_are_readable(path: Path) -> None:
     """A golden file is a record as it was once written: version, hash, events, payload block."""
     digest, events, payload = map(bytes.fromhex, path.read_text().split("\n")[:3])
-    expected = [sample for sample in SAMPLES if path.stem in (name_of(type(sample)), "everything")]
+    expected = [sample for sample in SAMPLES if path.stem == name_of(type(sample))]
+    if path.stem == "everything":
+        expected = list(SAMPLES[:EVERYTHING])
     record = seal_sample(expected)
     assert events[0] == int(path.parent.name[1:])
     decoded = decode_events(events)
@@ -499,7 +506,7 @@ def test_a_version_without_a_way_is_corrupt() -> None:
 def write_golden() -> None:
     """Write the golden files of the current version: only for a kind that has never been written."""
     for name, chosen in [(name_of(type(sample)), [sample]) for sample in SAMPLES] + [
-        ("everything", list(SAMPLES))
+        ("everything", list(SAMPLES[:EVERYTHING]))
     ]:
         record = seal_sample(chosen)
         assert record.payload is not None

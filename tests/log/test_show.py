@@ -40,6 +40,7 @@ WORDS = {
     ev.PayloadsCarried: "carried payloads of items 1-2",
     ev.BucketOpened: "the next record is in bucket 12",
     ev.ClockStepped: "the wall clock was off by -3600.000000 s",
+    ev.LossAccepted: "a suspected loss was accepted by ops@example; record 4711 had been there",
     ev.CatalogChanged: 'catalog: {"queue":"mail"}',
 }
 

@@ -109,14 +109,23 @@ async def test_another_record_at_the_witness_is_suspected() -> None:
         await log.tail(ONE)
 
 
-async def test_a_loss_that_an_operator_accepts_is_forgotten() -> None:
+async def test_a_loss_that_an_operator_accepts_is_forgotten_with_the_next_record() -> None:
     env = virtual_env(1)
     log = await open_log(env, cut(await written(env), 4))
-    log.witness.accept(ONE)
-    assert await log.tail(ONE) is not None
+    log.accept_loss(ONE)
+    tail = await log.tail(ONE)
+    assert tail is not None
     await log.aclose()
     log = await open_log(env, log.store.disk)  # type: ignore[attr-defined] # a MemoryLog
-    assert log.witness.position(ONE) == 0
+    with pytest.raises(DataLossSuspected):
+        # Nobody wrote that it was accepted.
+        await log.tail(ONE)
+    log.accept_loss(ONE)
+    assert await log.append(make_chain(1, 1, after=tail)) == [Verdict.MINE]
+    await log.aclose()
+    log = await open_log(env, log.store.disk)  # type: ignore[attr-defined] # a MemoryLog
+    assert log.witness.position(ONE) == tail.position + 1
+    assert await log.tail(ONE) is not None
 
 
 async def test_a_witness_whose_record_was_dropped_is_no_loss() -> None:

@@ -7,7 +7,7 @@
 -- position: the record in the partition's log
 -- seq: order within the record
 -- happened_at: when it happened
--- event: produced, reserved, completed, retried, released, ended (by deadline or lost session), dead, due, extended, redriven, received, moved, cleared, deleted, pruned; of the partition: claimed, policy_applied, paused, resumed, clock_stepped
+-- event: produced, reserved, completed, retried, released, ended (by deadline or lost session), dead, due, extended, redriven, received, moved, cleared, deleted, pruned; of the partition: claimed, policy_applied, paused, resumed, clock_stepped, loss_accepted
 -- item: number of the item in its partition; absent where the event is about no item
 -- state_before: scheduled, ready, reserved or dead; absent: there was no item
 -- state_after: scheduled, ready, reserved or dead; absent: the item is gone
@@ -20,7 +20,7 @@
 -- reserved_at: when the reservation in question began
 -- deadline: deadline of the reservation (of reserved and extended)
 -- due_at: for when the item was scheduled (of produced and retried)
--- reason: why it was released, ended or dead; what changed, of policy_applied and clock_stepped
+-- reason: why it was released, ended or dead; what changed, of policy_applied, clock_stepped and loss_accepted
 -- item_kind: the item's kind
 -- item_key: the item's key (of produced)
 -- author: who: producer, operator or node

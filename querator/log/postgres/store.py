@@ -108,6 +108,9 @@ class PostgresLog:
         del partition
         return Position(0)
 
+    def accept_loss(self, partition: PartitionId) -> None:
+        """There is no witness here."""
+
     async def _look(self, partition: PartitionId) -> tuple[str, Tail | None]:
         sql = statement("tail", identity=self._appender.identity_sql)
         async with self._readers.borrow() as connection:

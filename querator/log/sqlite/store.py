@@ -165,6 +165,9 @@ class SqliteLog:
         del partition
         return Position(0)
 
+    def accept_loss(self, partition: PartitionId) -> None:
+        """There is no witness here."""
+
     async def read(
         self, partition: PartitionId, start: Position, *, records_max: int, bytes_max: int, payloads: bool
     ) -> list[Record]:
