@@ -146,6 +146,8 @@ def build(node: Node, options: AppOptions) -> Application:
     registry.barred = node.ownership.may_decide
     registry.owner_address = lambda: node.ownership.owner_address
     node.ownership.stepped_down = registry.send_away
+    for changed in (door.access_changed, registry.access_changed):
+        node.catalog.when_access_changes(changed)
     api = HttpApi(door)
     server = Server(
         registry, api, options.server, probe=node.probe, notes=lambda: [*options.unsafe, *_standing(node)]

@@ -378,6 +378,13 @@ class Broker:
         )
         self.to_match(runtime)
 
+    def withdraw(self, requester: Requester, request: int, refusal: Rejected) -> None:
+        for queue in self.queues.values():
+            for parked in list(queue.demand.parked.values()):
+                if parked.asker is requester and parked.request == request:
+                    queue.demand.unpark(parked)
+                    requester.deliver([(request, refusal)])
+
     def subscribe(
         self, requester: Requester, subscription: int, queue: QueueName, wanted: SubscriptionRequest
     ) -> None:

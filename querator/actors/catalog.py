@@ -15,6 +15,7 @@ from querator import telemetry
 from querator.actors.claim import Reader, append_surely, claim, is_on_chain
 from querator.core import events as ev
 from querator.core.catalog import (
+    ACCESS_CHANGES,
     DECISION_ENTROPY_BYTES,
     Catalog,
     CatalogCommand,
@@ -96,6 +97,7 @@ class CatalogOwner:
         self._hash = GENESIS
         self._is_open = False
         self._log = CatalogReader(CATALOG_PARTITION)
+        self._told: list[Callable[[], None]] = []
         self.lost = trio.Event()
         """Set when changes can't be made any more, until ``open`` claims the catalog anew."""
 
@@ -135,6 +137,13 @@ class CatalogOwner:
         if self._catalog is catalog:
             self._is_open = False
             self.lost.set()
+
+    def when_access_changes(self, call: Callable[[], None]) -> None:
+        """Call it each time that keys, users, roles or bindings have changed, as soon as that is committed.
+
+        It must not wait and must not raise.
+        """
+        self._told.append(call)
 
     async def snapshot(self) -> bool:
         """Store the catalog as it is, so that the history behind it may be dropped; whether it is stored.
@@ -187,6 +196,9 @@ class CatalogOwner:
                     return decision.reply
                 for document in decision.documents:
                     evolve(catalog, document)
+                if any(isinstance(document.change, ACCESS_CHANGES) for document in decision.documents):
+                    for call in self._told:
+                        call()
                 for document in decision.documents:
                     await self._carry_out(document)
             return decision.reply

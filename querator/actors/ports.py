@@ -131,6 +131,9 @@ class BrokerPort(Protocol):
         reserve: ReserveRequest,
     ) -> None: ...
 
+    def withdraw(self, requester: Requester, request: int, refusal: Rejected) -> None:
+        """Refuse a ``reserve`` that is parked and must not be served any more; one that is not, is let be."""
+
     def subscribe(
         self,
         requester: Requester,

@@ -22,6 +22,10 @@ CLEAR: Final = "queue.clear"
 class Access(Protocol):
     """Answers from memory, at once."""
 
+    @property
+    def version(self) -> int:
+        """Another one than before: earlier answers need not stand any more."""
+
     def authenticate(self, key: str, now: Instant) -> Principal | Rejected:
         """Whose key this is; "" asks for the anonymous principal. Rejected: UNAUTHENTICATED."""
 
@@ -40,6 +44,8 @@ class Access(Protocol):
 
 class OpenAccess:
     """Everybody may do everything."""
+
+    version = 0
 
     def authenticate(self, key: str, now: Instant) -> Principal | Rejected:
         del key, now

@@ -10,6 +10,7 @@ from querator.actors.ports import CatalogPort
 from querator.core.catalog import (
     ANONYMOUS,
     SYSTEM_NAMESPACE,
+    Catalog,
     KeyFault,
     Principal,
     authenticate,
@@ -40,6 +41,12 @@ class CatalogAccess:
         self._version = -1
         self.looked_up = 0
         """Keys that were not remembered, so far."""
+        self._last_used: dict[str, Instant] = {}
+
+    @property
+    def version(self) -> int:
+        """See Access."""
+        return self._port.catalog.version
 
     def recognise(self, key: str, now: Instant) -> Principal | KeyFault:
         """Whose key this is; "" is the anonymous user's."""
@@ -47,8 +54,7 @@ class CatalogAccess:
             return ANONYMOUS
         catalog = self._port.catalog
         if catalog.version != self._version:
-            self._known.clear()
-            self._version = catalog.version
+            self._begin_anew(catalog)
         known = self._known.get(key)
         if known is None:
             self.looked_up += 1
@@ -57,9 +63,24 @@ class CatalogAccess:
                 if len(self._known) >= REMEMBERED_KEYS_MAX:
                     self._known.clear()
                 self._known[key] = known
-        if isinstance(known, Principal) and known.expires_at != NEVER and now >= known.expires_at:
-            return KeyFault.EXPIRED
+        if isinstance(known, Principal):
+            if known.expires_at != NEVER and now >= known.expires_at:
+                return KeyFault.EXPIRED
+            self._last_used[known.key_id] = now
         return known
+
+    def last_used(self, key_id: str) -> Instant:
+        """When the key was last taken, by this process; NEVER: not yet. It is no part of the log: that would
+        cost a write a request."""
+        return self._last_used.get(key_id, NEVER)
+
+    def _begin_anew(self, catalog: Catalog) -> None:
+        self._known.clear()
+        self._version = catalog.version
+        if len(self._last_used) > len(catalog.keys):
+            self._last_used = {
+                key_id: used for key_id, used in self._last_used.items() if key_id in catalog.keys
+            }
 
     def may(self, principal: Principal, namespace: str, permission: str) -> bool:
         """Whether the principal has the permission in the namespace."""
@@ -76,7 +97,13 @@ class CatalogAccess:
 
     def is_current(self, principal: Principal, now: Instant) -> bool:
         """See Access."""
-        return not self.auth or is_current(self._port.catalog, principal, now)
+        if not self.auth:
+            return True
+        if not is_current(self._port.catalog, principal, now):
+            return False
+        if principal.key_id:
+            self._last_used[principal.key_id] = now
+        return True
 
     def is_allowed(self, principal: Principal, permission: str, queue: QueueName) -> bool:
         """See Access. A queue that is not there is nobody's secret: it is looked for in ``_system``."""

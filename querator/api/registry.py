@@ -261,6 +261,15 @@ class SessionRegistry:
             if state.current is None and state.forgotten_at and self._states.get(state.session) is state:
                 del self._states[state.session]
 
+    def access_changed(self) -> None:
+        """Keys, users, roles or bindings are other ones: whoever lost by it is told at once."""
+        now = self.broker.begin_turn()
+        try:
+            for session in self.sessions:
+                session.access_changed(now)
+        finally:
+            self.broker.end_turn()
+
     def send_away(self, to: str) -> None:
         """This node decides nothing any more: every client is told where to go, and cut off."""
         self.broker.begin_turn()

@@ -33,7 +33,7 @@ from querator.api.translation import (
 )
 from querator.core import limits, replies
 from querator.core.catalog import ANONYMOUS, Principal
-from querator.core.ids import Duration, Instant, ItemNumber, PartitionId, QueueName, SessionId
+from querator.core.ids import NEVER, Duration, Instant, ItemNumber, PartitionId, QueueName, SessionId
 from querator.core.replies import Code, Rejected
 from querator.errors import ProtocolError
 from querator.protocol import messages as wire
@@ -105,6 +105,8 @@ class Session:
         self._watches: dict[int, _Watch] = {}
         self._watched_items: dict[int, PartitionId] = {}
         self._permitted: dict[tuple[str, QueueName | PartitionId], bool] = {}
+        self._permitted_by = 0
+        """The version of what decided about access."""
 
     # -- from the client -------------------------------------------------------------------------
 
@@ -113,6 +115,7 @@ class Session:
         self._now = self._broker.begin_turn()
         self._in_turn = True
         try:
+            self._check_access(self._now)
             for message in messages:
                 if self.outbox.farewell is not None:
                     break
@@ -502,12 +505,46 @@ class Session:
             if self._silent >= silent_max:
                 self.close(CloseCode.PING_TIMEOUT, "no sign of life")
                 return
-        self._permitted.clear()
-        if not self.registry.access.is_current(self.principal, now):
-            self.close(CloseCode.UNAUTHENTICATED, "the key was revoked or has expired")
+        if not self._is_recognised(now):
             return
         self._end_unconfirmed(now)
         self.outbox.put_control(frames.encode_ping())
+
+    def _check_access(self, now: Instant) -> None:
+        """Before it acts: is the client still who it was?"""
+        expires_at = self.principal.expires_at
+        if self._permitted_by != self.registry.access.version or (expires_at != NEVER and expires_at <= now):
+            self._is_recognised(now)
+
+    def _is_recognised(self, now: Instant) -> bool:
+        """Whether its key is good; else the connection is closed."""
+        self._permitted.clear()
+        self._permitted_by = self.registry.access.version
+        if not self.is_welcome or self.registry.access.is_current(self.principal, now):
+            return True
+        self.close(CloseCode.UNAUTHENTICATED, "the key was revoked or has expired")
+        return False
+
+    def access_changed(self, now: Instant) -> None:
+        """Let go of what might not begin any more (within a turn)."""
+        if self.outbox.farewell is not None or not self._is_recognised(now):
+            return
+        denied = Rejected(Code.DENIED, "access denied", "queue")
+        for number, origin in list(self._subscriptions.items()):
+            if not self._is_permitted(access.RESERVE, origin.queue, self.registry.access.is_allowed):
+                self._broker.unsubscribe(self, OWN_REQUEST, number)
+                self._rejected(number, denied)
+        for number, origin in list(self._reserves.items()):
+            if not self._is_permitted(access.RESERVE, origin.queue, self.registry.access.is_allowed):
+                self._broker.withdraw(self, number, denied)
+        for number, watch in list(self._watches.items()):
+            if not self._is_permitted(access.STATS, watch.queue, self.registry.access.is_allowed):
+                self._rejected(number, denied)
+        for number, partition in list(self._watched_items.items()):
+            if not self._is_permitted(access.LIST, partition, self.registry.access.is_allowed_in):
+                self._broker.unwatch_item(self, number, partition)
+                self._rejected(number, denied)
+        self._flush()
 
     def _end_unconfirmed(self, now: Instant) -> None:
         """A client that answers pings, but lets pushes lie past their deadlines, has lost them."""

@@ -214,6 +214,13 @@ class FakeBroker:
         else:
             requester.deliver([(request, Rejected(Code.NOTHING_READY, "nothing is ready"))])
 
+    def withdraw(self, requester: Requester, request: int, refusal: Rejected) -> None:
+        for queue in self.queues.values():
+            kept = [parked for parked in queue.parked if parked[:2] != (requester, request)]
+            if len(kept) < len(queue.parked):
+                queue.parked = kept
+                requester.deliver([(request, refusal)])
+
     def subscribe(
         self, requester: Requester, subscription: int, queue: QueueName, wanted: SubscriptionRequest
     ) -> None:

@@ -69,6 +69,7 @@ class Locked:
 
     def __init__(self) -> None:
         self.revoked = False
+        self.version = 0
 
     def authenticate(self, key: str, now: Instant) -> Principal | Rejected:
         del now
@@ -130,6 +131,16 @@ def test_a_revoked_key_ends_the_session_at_its_next_ping() -> None:
     access.revoked = True
     for _ in range(20):
         house.registry.beat(house.clock.now())
+    assert peer.close_code == CloseCode.UNAUTHENTICATED
+
+
+def test_a_revoked_key_does_nothing_more() -> None:
+    access = Locked()
+    house = House("mail", access=access)
+    peer = house.session(auth="good")
+    access.revoked, access.version = True, 1
+    assert peer.say(wire.Produce(id=1, queue="mail", payloads=[b"a"])) == []
+    assert house.broker.produces == []
     assert peer.close_code == CloseCode.UNAUTHENTICATED
 
 

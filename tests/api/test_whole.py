@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import trio
 from trio.testing import MockClock
 
+from querator.actors.node import NodeOptions
 from querator.app import Application, AppOptions, open_application
 from querator.core import limits
 from querator.env import Env, seconds
@@ -20,21 +21,21 @@ PORT = 2319
 
 
 @asynccontextmanager
-async def node(disk: MemoryDisk) -> AsyncIterator[tuple[Application, Env]]:
+async def node(disk: MemoryDisk, *, auth: bool = False) -> AsyncIterator[tuple[Application, Env]]:
     env = virtual_env(1, network=MemoryNetwork())
-    options = AppOptions(host="node", port=PORT, secret=SECRET)
+    options = AppOptions(host="node", port=PORT, secret=SECRET, node=NodeOptions(auth=auth))
     async with open_application({"memory": MemoryLog(env, disk)}, env, options) as application:
         yield application, env
 
 
 @asynccontextmanager
-async def client(env: Env, codec: Codec = JSON, resume: str = "") -> AsyncIterator[Client]:
+async def client(env: Env, codec: Codec = JSON, resume: str = "", key: str = "") -> AsyncIterator[Client]:
     stream = await env.net.connect("node", PORT)
     async with trio.open_nursery() as nursery:
         socket = await wrap(nursery, stream, codec.subprotocol)
         await socket._open_handshake.wait()
         made = Client(socket, codec, stream)
-        await made.send(wire.Hello(client="test", resume=resume))
+        await made.send(wire.Hello(client="test", resume=resume, auth=key))
         first = (await made.receive())[0]
         assert isinstance(first, wire.Welcome)
         made.welcome = first

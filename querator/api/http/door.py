@@ -83,6 +83,8 @@ class Door:
     is_standing_by: Callable[[], bool] = bool
     """Another node has all the queues; here is not even a catalog to look into."""
     _traffic: dict[QueueName, Traffic] = attrs.field(factory=dict)
+    _waiting: dict[PendingRequest, tuple[Principal, str, str]] = attrs.field(factory=dict)
+    """Who waits for long, by which permission in which namespace."""
 
     @property
     def catalog(self) -> Catalog:
@@ -148,9 +150,39 @@ class Door:
         if not traffic.total:
             self._traffic.pop(queue.name, None)
 
-    async def ask(self, call: Callable[[PendingRequest, Instant], None]) -> Answer:
-        """One turn of one request, and its committed answer. ``call`` is given the turn's time."""
+    async def ask_waiting(
+        self,
+        caller: Principal,
+        permission: str,
+        namespace: str,
+        call: Callable[[PendingRequest, Instant], None],
+    ) -> Answer:
+        """As ``ask``, for what may wait for long: it is refused when the caller's key or permission goes."""
         pending = PendingRequest()
+        self._waiting[pending] = (caller, permission, namespace)
+        try:
+            return await self.ask(call, pending)
+        finally:
+            del self._waiting[pending]
+
+    def access_changed(self) -> None:
+        """Refuse what waits and might not begin any more."""
+        now = self.broker.begin_turn()
+        try:
+            for pending, (caller, permission, namespace) in list(self._waiting.items()):
+                if not self.access.is_current(caller, now):
+                    gone = Rejected(Code.UNAUTHENTICATED, "api key does not exist")
+                    self.broker.withdraw(pending, 0, gone)
+                elif not self.access.may(caller, namespace, permission):
+                    self.broker.withdraw(pending, 0, Rejected(Code.DENIED, ACCESS_DENIED))
+        finally:
+            self.broker.end_turn()
+
+    async def ask(
+        self, call: Callable[[PendingRequest, Instant], None], pending: PendingRequest | None = None
+    ) -> Answer:
+        """One turn of one request, and its committed answer. ``call`` is given the turn's time."""
+        pending = pending or PendingRequest()
         now = self.broker.begin_turn()
         try:
             call(pending, now)

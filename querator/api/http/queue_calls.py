@@ -28,7 +28,7 @@ from querator.api.http.stamps import Stamp
 from querator.core.catalog import Principal, Queue
 from querator.core.commands import Clear, PlaceSettlement, Produce, SettlePlaces, Verb
 from querator.core.events import Attributes
-from querator.core.ids import MILLISECOND, Duration, Instant, PartitionId, Place
+from querator.core.ids import MILLISECOND, NEVER, Duration, Instant, PartitionId, Place
 from querator.core.ksuid import TEXT_LENGTH, encode_ksuid, parse_base62
 from querator.core.limits import LEASE_BYTES_MAX
 from querator.core.place_ids import decode_place, place_base
@@ -132,26 +132,34 @@ async def lease(door: Door, caller: Principal, request: QueueLeaseRequest) -> Qu
     traffic = door.enter(queue)
     traffic.lease += 1
     try:
-        answer = await door.ask(
+        answer = await door.ask_waiting(
+            caller,
+            "queue.lease",
+            queue.namespace,
             lambda pending, now: door.broker.reserve(
                 pending,
                 0,
                 queue.name,
                 ReserveRequest(
                     items_max=wanted,
-                    deadline=Instant(now + timeout // 1_000),
+                    deadline=_until(now + timeout // 1_000, caller),
                     reservation_timeout=Duration(0),
                     held=False,
                     bytes_max=LEASE_BYTES_MAX,
                     client=request.client_id,
                 ),
-            )
+            ),
         )
     finally:
         traffic.lease -= 1
         door.left(queue, traffic)
     reserved = expect(answer, Reserved, queue)
     return QueueLeaseResponse(request.queue_name, door.index_of(queue, reserved.partition), _leased(reserved))
+
+
+def _until(deadline: int, caller: Principal) -> Instant:
+    """A key that expires meanwhile waits no longer than it lives."""
+    return Instant(deadline if caller.expires_at == NEVER else min(deadline, caller.expires_at))
 
 
 def _leased(reserved: Reserved) -> list[QueueLeaseItem]:

@@ -82,6 +82,10 @@ def refusal_of(rejected: Rejected, queue: str, partition: int = 0) -> Refused:
             return Refused(RETRY_REQUEST, moved(partition))
         case Code.OUTCOME_UNKNOWN:
             return Refused(RETRY_REQUEST, TRY_AGAIN)
+        case Code.UNAUTHENTICATED:
+            return Refused(UNAUTHORIZED, rejected.detail)
+        case Code.DENIED:
+            return Refused(FORBIDDEN, ACCESS_DENIED)
         case Code.INTERNAL:
             return Refused(INTERNAL_ERROR, "Internal Error")
         case _ if rejected.field == "client":

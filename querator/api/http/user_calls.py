@@ -102,6 +102,11 @@ def _expiry(stamp: Stamp | None) -> Instant:
     return NEVER if stamp is None or stamp == ZERO_TIME else Instant(max(1, int(stamp)))
 
 
+def _used(door: Door, key_id: str) -> Stamp | None:
+    used = door.access.last_used(key_id)
+    return Stamp(used) if used != NEVER else None
+
+
 async def list_keys(door: Door, caller: Principal, request: APIKeysListRequest) -> APIKeysListResponse:
     door.authorize(caller, "apikey.list")
     chosen = (
@@ -112,6 +117,7 @@ async def list_keys(door: Door, caller: Principal, request: APIKeysListRequest) 
             name=key.name,
             prefix=key.prefix,
             expires_at=Stamp(key.expires_at) if key.expires_at != NEVER else None,
+            last_used_at=_used(door, key.id),
             created_at=Stamp(key.created_at),
         )
         for key in door.catalog.keys.from_pivot(request.pivot)

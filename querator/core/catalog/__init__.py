@@ -36,13 +36,14 @@ from querator.core.catalog.access import (
 )
 from querator.core.catalog.commands import CatalogCommand, Changed
 from querator.core.catalog.decide import DECISION_ENTROPY_BYTES, Decision, decide
-from querator.core.catalog.documents import Document, decode, encode
+from querator.core.catalog.documents import ACCESS_CHANGES, Document, decode, encode
 from querator.core.catalog.policies import policy_of, policy_of_partition
 from querator.core.catalog.snapshot import decode_catalog, encode_catalog
 from querator.core.catalog.state import Catalog, evolve
 from querator.core.catalog.values import SYSTEM_NAMESPACE, Queue, QueuePartition
 
 __all__ = [
+    "ACCESS_CHANGES",
     "ANONYMOUS",
     "DECISION_ENTROPY_BYTES",
     "SYSTEM_NAMESPACE",

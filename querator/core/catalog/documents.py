@@ -120,6 +120,16 @@ Change: TypeAlias = (
 )
 
 
+ACCESS_CHANGES: Final = (
+    UserDeleted,
+    ApiKeyDeleted,
+    RoleChanged,
+    RoleDeleted,
+    BindingDeleted,
+)
+"""By these somebody may lose what was granted."""
+
+
 @attrs.frozen
 class Document:
     """One change, when it happened, and who wanted it (a user's id, "" for the server itself)."""

@@ -109,4 +109,5 @@ async def open_client(
             settings=settings or HttpSettings(),
             history=node.history,
         )
+        node.catalog.when_access_changes(door.access_changed)
         yield Client(node, door, HttpApi(door))
