@@ -190,6 +190,12 @@ class PartitionActor:
         return self.condition is Condition.OPEN
 
     @property
+    def is_alive(self) -> bool:
+        """Its state is kept and goes on, be it with a store that refuses for now: what happens once, the end
+        of a session, must reach it all the same, and waits in its pending record."""
+        return self.condition in (Condition.OPEN, Condition.HOLDING)
+
+    @property
     def ready(self) -> int:
         return self.state.line.count
 
