@@ -149,8 +149,7 @@ def naive_tail_read_again(patch: Patch) -> None:
                 tail = await store.tail(record.partition)
                 is_there = tail is not None and tail.hash == record.hash
                 if not is_there:
-                    actor, _ = writer._outstanding[record.partition]
-                    actor.close(rep.Code.HALTED, "not written")
+                    writer._outstanding[record.partition].actor.close(rep.Code.HALTED, "not written")
                 verdicts.append(Verdict.MINE if is_there else Verdict.NOT_MINE)
             return verdicts
 
@@ -434,6 +433,12 @@ def deadline_is_forgotten_while_the_store_refuses(patch: Patch) -> None:
     patch(Broker, "committed", committed)
 
 
+@plant
+def session_ends_while_the_store_refuses(patch: Patch) -> None:
+    """The end of a session does not reach a partition whose append fails at that moment."""
+    patch(PartitionActor, "is_alive", property(lambda self: self.is_open))
+
+
 class _NoAlarms:
     """Takes an alarm and forgets it."""
 
@@ -528,9 +533,9 @@ def payloads_are_mixed_up(patch: Patch) -> None:
     """Payloads that come back from the log are given to each other's items."""
     original = PayloadService._fill
 
-    async def fill(self: PayloadService, state: PartitionState, number: int, *arguments: Any) -> None:
-        await original(self, state, number, *arguments)
-        segment = state.segments.get(number)
+    async def fill(self: PayloadService, actor: PartitionActor, number: int, store: LogStore) -> None:
+        await original(self, actor, number, store)
+        segment = actor.state.segments.get(number)
         if segment is not None and segment.payloads is not None and len(segment.payloads) > 1:
             segment.payloads[0], segment.payloads[-1] = segment.payloads[-1], segment.payloads[0]
 
