@@ -236,6 +236,10 @@ EXPORT_STEP_ROWS: Final = 250_000
 """Rows gathered before they are written: some 40 MB of columns, and as much again while DuckDB sorts them."""
 EXPORT_STEP_PAYLOAD_BYTES: Final = 67_108_864
 """Payload bytes gathered before they are written, where payloads are exported."""
+EXPORT_PARALLEL_RECORDS: Final = 2_000
+"""Records from which on an export is worth the start of other processes, a third of a second."""
+WORKER_EXPORT_MEMORY: Final = "256MB"
+"""Of the DuckDB connection of each of them."""
 EXPORT_SLICE: Final = Duration(1_000)
 """How long an export folds before the event loop's other tasks have their turn."""
 EXPORT_PACE: Final = 0.2
