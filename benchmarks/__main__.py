@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import analytics, held, http, postgres
+from benchmarks import analytics, held, http, partitions, postgres
 from benchmarks.lifecycle import ROWS, measure, median_round
 
 
@@ -76,6 +76,12 @@ def pause(options: argparse.Namespace) -> int:
     return _report(options, figures, {"under 50 ms": figures["longest_ms"] < 50})
 
 
+def many(options: argparse.Namespace) -> int:
+    queues = options.queues or options.partitions
+    figures = partitions.measure(options.log, options.partitions, queues, options.rate, options.seconds)
+    return _report(options, figures, partitions.targets(figures))
+
+
 def _report(options: argparse.Namespace, figures: dict[str, Any], targets: dict[str, bool]) -> int:
     """Print figures and verdicts; 1 where a target is missed."""
     if options.json:
@@ -139,6 +145,13 @@ def main() -> int:
     longest.add_argument("--items", type=int, default=1_000_000)
     longest.add_argument("--seconds", type=float, default=10.0)
     longest.set_defaults(run=pause)
+    spread = commands.add_parser("partitions", help="many partitions with little to do, and one in trouble")
+    postgres.add_option(spread)
+    spread.add_argument("--partitions", type=int, default=1_000)
+    spread.add_argument("--queues", type=int, default=0, help="that share the partitions; 0: one each")
+    spread.add_argument("--rate", type=float, default=1.0, help="items a second and partition")
+    spread.add_argument("--seconds", type=float, default=10.0)
+    spread.set_defaults(run=many)
     questions = commands.add_parser("analytics", help="export of a log, its size, and questions over it")
     analytics.add_options(questions)
     questions.set_defaults(run=analytics.run)

@@ -126,6 +126,11 @@ def server(*more: str) -> Iterator[Server]:
             running.stop()
 
 
+def queue_names(queues: int) -> list[str]:
+    """Of a benchmark with so many queues."""
+    return [QUEUE] if queues == 1 else [f"{QUEUE}-{number}" for number in range(queues)]
+
+
 def start_worker(side: str, module: str = "benchmarks.worker", **options: object) -> subprocess.Popen[str]:
     """Start a worker with these options (``True``: a flag)."""
     command = [sys.executable, "-m", module, side]

@@ -1,8 +1,9 @@
 """One side of a benchmark in a process of its own: several connections that produce, or that consume.
 
 Prints one JSON line: items counted between two moments of the shared monotonic clock, CPU seconds of this
-process in between, and latencies where asked for. The sides ``hold`` (take items and keep them) and ``wait``
-(``batch`` subscriptions a connection to an empty queue) print nothing and stay until they are ended.
+process in between, and latencies where asked for. ``spread`` and ``take`` do so over many
+partitions. The sides ``hold`` (take items and keep them) and ``wait`` (``batch`` subscriptions a
+connection to an empty queue) print nothing and stay until they are ended.
 """
 
 import argparse
@@ -10,14 +11,18 @@ import gc
 import json
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
+from itertools import cycle
 from typing import Any
 
 import trio
 
+from benchmarks.processes import QUEUE, queue_names
 from querator.client import Client, connect
+from querator.core.placement import index_of
 
-QUEUE = "bench"
 PAYLOAD = b"x" * 100
 
 
@@ -89,8 +94,32 @@ async def produce_paced(client: Client, window: Window, rate: float) -> None:
         window.items += 1
 
 
-async def consume_flood(client: Client, window: Window, batch: int, size: int, *, paced: bool) -> None:
-    async with client.consume(QUEUE, window=size, batch=batch) as items:
+async def produce_spread(
+    client: Client, window: Window, rate: float, queues: Sequence[str], partitions: int
+) -> None:
+    """One item after the other at ``rate``, to each partition of each queue in turn; a payload says when it
+    left."""
+    keys = {index_of(f"{number}", partitions): f"{number}" for number in range(64 * partitions)}
+    targets = [(queue, keys[index]) for index in range(partitions) for queue in queues]
+    due = time.monotonic()
+    for queue, key in cycle(targets):
+        due += 1 / rate
+        await trio.sleep(max(0.0, due - time.monotonic()))
+        client.produce_nowait(queue, [repr(time.monotonic()).encode().ljust(100)], key=key)
+        window.items += 1
+
+
+async def consume_all(client: Client, window: Window, queues: Sequence[str]) -> None:
+    """Whatever comes in any queue, an item a reservation."""
+    async with trio.open_nursery() as nursery:
+        for queue in queues:
+            nursery.start_soon(partial(consume_flood, client, window, 1, 1_000, queue=queue, paced=True))
+
+
+async def consume_flood(
+    client: Client, window: Window, batch: int, size: int, *, paced: bool, queue: str = QUEUE
+) -> None:
+    async with client.consume(queue, window=size, batch=batch) as items:
         async for got in items.batches():
             if paced:
                 now = time.monotonic()
@@ -161,7 +190,11 @@ async def run(options: argparse.Namespace) -> None:
 
 async def _side(options: argparse.Namespace, client: Client, window: Window) -> None:
     batch: int = options.batch
-    if options.side == "produce":
+    if options.side == "spread":
+        await produce_spread(client, window, options.rate, queue_names(options.queues), options.partitions)
+    elif options.side == "take":
+        await consume_all(client, window, queue_names(options.queues))
+    elif options.side == "produce":
         if options.rate:
             await produce_paced(client, window, options.rate / options.clients)
         elif options.single:
@@ -176,12 +209,14 @@ async def _side(options: argparse.Namespace, client: Client, window: Window) -> 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("side", choices=("produce", "consume", "hold", "wait"))
+    parser.add_argument("side", choices=("produce", "consume", "spread", "take", "hold", "wait"))
     parser.add_argument("--address", required=True)
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--window", type=int, default=256, help="items on their way, per connection")
     parser.add_argument("--rate", type=float, default=0.0, help="items a second; 0: as fast as it goes")
+    parser.add_argument("--queues", type=int, default=1, help="of the sides spread and take")
+    parser.add_argument("--partitions", type=int, default=1, help="of each of these queues")
     parser.add_argument("--single", action="store_true", help="the per-item calls")
     parser.add_argument("--start", type=float, default=0.0)
     parser.add_argument("--stop", type=float, default=0.0)

@@ -252,6 +252,7 @@ class Cluster:
         return found
 
     def new_database(self, template: str | None = None) -> str:
+        """Its name. It goes with the cluster: dropping one costs a checkpoint, and keeping it 8 MB."""
         name = f"test_{next(self._numbers)}"
         with self.admin() as connection:
             connection.execute(
@@ -260,12 +261,6 @@ class Cluster:
                 )
             )
         return name
-
-    def drop_database(self, name: str) -> None:
-        with self.admin() as connection:
-            connection.execute(
-                sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
-            )
 
     def destroy(self) -> None:
         self.stop()
@@ -292,6 +287,16 @@ def prepare(cluster: Cluster, name: str = "querator_template") -> str:
     return name
 
 
+def hold_next_position(rival: psycopg.Connection, partition: int) -> None:
+    """Put something at the partition's next position, as a rival whose transaction stays open would."""
+    rival.execute(
+        "insert into querator.log select partition, position + 1, nonce, written_at, item_min, item_max,"
+        " bucket, version, hash, hash, payload_checksum, inputs, events, payload"
+        " from querator.log where partition = %s order by position desc limit 1",
+        (partition,),
+    )
+
+
 @functools.cache
 def shared_cluster() -> Cluster:
     """The one that most tests share; kill tests make their own."""
@@ -303,8 +308,5 @@ def shared_cluster() -> Cluster:
 
 @contextmanager
 def fresh_database(cluster: Cluster) -> Iterator[str]:
-    """The name of a database of its own, with the schema.
-
-    It goes with the cluster: dropping one costs a checkpoint, and keeping it 8 MB.
-    """
+    """The name of a database of its own, with the schema."""
     yield cluster.new_database("querator_template")

@@ -53,6 +53,7 @@ DELIVERY_DELAY_MAX: Final = Duration(250 * MILLISECOND)
 """A commit that took longer postpones the deadlines of the reservations in it by as much."""
 STALL: Final = Duration(1 * SECOND)
 """While an append takes longer than this, nothing ends by its deadline: the world is slow."""
+_READS: Final = (rep.PartitionStats, rep.ItemView, rep.ItemPage)
 _EVENT_BYTES: Final = 48
 """What an event takes in a record, roughly; only bounds depend on it."""
 
@@ -170,8 +171,6 @@ class PartitionActor:
         self.reserved_counted = 0
         """What the broker has counted of this partition's reserved items."""
         self._capture: CaptureRequest | None = None
-        self._postponed: dict[ReservationNumber, None] = {}
-        """Reservations whose answer waits for the commit of a later deadline."""
         state.position = tail + 1
 
     # --- the turn -------------------------------------------------------------------------------
@@ -188,12 +187,6 @@ class PartitionActor:
     @property
     def is_open(self) -> bool:
         return self.condition is Condition.OPEN
-
-    @property
-    def is_alive(self) -> bool:
-        """Its state is kept and goes on, be it with a store that refuses for now: what happens once, the end
-        of a session, must reach it all the same, and waits in its pending record."""
-        return self.condition in (Condition.OPEN, Condition.HOLDING)
 
     @property
     def ready(self) -> int:
@@ -510,38 +503,21 @@ class PartitionActor:
         ):
             request.hash = record.hash
             request.committed.set()
-        parcels = batch.parcels
-        if self._postponed or now - self._sent_at > DELIVERY_DELAY_MAX:
-            parcels = self._postpone(parcels, Duration(now - self._sent_at))
-        deliver(self._redirect(parcels))
+        if now - self._sent_at > DELIVERY_DELAY_MAX:
+            self._postpone(batch, Duration(now - self._sent_at))
+        deliver(self._redirect(batch.parcels))
 
-    def _postpone(self, parcels: list[Parcel], delay: Duration) -> list[Parcel]:
-        """A deadline counts from when the reservation leaves, not from a commit that stalled. Those that
-        leave now; the others follow when their new deadline is in the log, however long that takes: a
-        deadline that nobody would keep after a crash is not one to promise."""
-        postponed, self._postponed = self._postponed, {}
-        if delay <= DELIVERY_DELAY_MAX:
-            return parcels
-        leaving: list[Parcel] = []
-        kept: list[Parcel] = []
-        for parcel in parcels:
-            reply = parcel[1][1]
-            if type(reply) is not rep.Reserved or reply.reservation in postponed:
-                leaving.append(parcel)
-                continue
-            reservation = self.state.reservations.get(reply.reservation)
-            if reservation is None:
-                leaving.append(parcel)
-                continue
-            deadline = Instant(reservation.deadline + delay)
-            run_until = Instant(reservation.run_until + delay if reservation.run_until else 0)
-            self.apply(ev.ReservationExtended(reply.reservation, deadline, run_until))
-            reply.deadline = deadline
-            reply.run_until = run_until
-            self._postponed[reply.reservation] = None
-            kept.append(parcel)
-        self._pending.parcels[:0] = kept
-        return leaving
+    def _postpone(self, batch: Batch, delay: Duration) -> None:
+        """A deadline counts from when the reservation leaves, not from a commit that stalled."""
+        for _, (_, reply) in batch.parcels:
+            if type(reply) is rep.Reserved:
+                reservation = self.state.reservations.get(reply.reservation)
+                if reservation is not None:
+                    deadline = Instant(reservation.deadline + delay)
+                    run_until = Instant(reservation.run_until + delay if reservation.run_until else 0)
+                    self.apply(ev.ReservationExtended(reply.reservation, deadline, run_until))
+                    reply.deadline = deadline
+                    reply.run_until = run_until
 
     def _redirect(self, parcels: list[Parcel]) -> list[Parcel]:
         """Reservations whose connection is gone go to the session's newer one; without a session they are
@@ -572,6 +548,23 @@ class PartitionActor:
         if self.condition is Condition.OPEN:
             self.condition = Condition.HOLDING
         self.fault = reason
+        self._refuse_reads()
+
+    def _refuse_reads(self) -> None:
+        """Who only asked need not wait for a store that is in trouble: nothing hangs on the outcome."""
+        refusal = self.refusal()
+        if refusal is None:
+            return
+        refused: list[Parcel] = []
+        for batch in (self._in_flight, self._pending):
+            if batch is None:
+                continue
+            reads = [parcel for parcel in batch.parcels if isinstance(parcel[1][1], _READS)]
+            if reads:
+                batch.parcels = [parcel for parcel in batch.parcels if not isinstance(parcel[1][1], _READS)]
+                refused += [(requester, (request, refusal)) for requester, (request, _) in reads]
+        if refused:
+            deliver(refused)
 
     def close(self, code: Code, detail: str) -> None:
         """Throw this actor away: nobody hears of what was not committed, but that it is unknown."""

@@ -8,20 +8,16 @@ From the production code it takes the words only: the events' names and fields, 
 """
 
 from bisect import insort
-from collections import Counter
-from collections.abc import Container
-from typing import Final
 
 import attrs
 
 from querator.core import events as ev
 from querator.core.ids import PartitionId, Position
+from querator.env.virtual import virtual_env
 from querator.log.codec import decode_events, payloads_of
+from querator.log.memory import MemoryDisk, MemoryLog
 from querator.log.records import Record
 from querator.log.store import LogStore
-
-_INCARNATION_BITS: Final = 40
-"""Each incarnation of a partition numbers from a start of its own."""
 
 
 @attrs.define(eq=False)
@@ -87,7 +83,6 @@ class Step:
     due: int = 0
     expires_at: int = 0
     why: str = ""
-    reserved_at: int = 0
 
 
 @attrs.frozen
@@ -131,12 +126,6 @@ class History:
     """(position, items by state, items ever produced) after every record."""
     claims: list[tuple[int, int, int]] = attrs.Factory(list)
     """(position, nonce, tail that the claimant had read)."""
-    incarnations: list[int] = attrs.Factory(list)
-    """Of the claims."""
-    claimed_at: list[tuple[int, int]] = attrs.Factory(list)
-    """(position, time) of the claims."""
-    claimants: list[str] = attrs.Factory(list)
-    """Names of the nodes that claimed."""
     records: list[tuple[int, int, int]] = attrs.Factory(list)
     """(position, nonce of the record, time of its first turn)."""
     turns: list[tuple[int, int]] = attrs.Factory(list)
@@ -150,8 +139,6 @@ class History:
     moved: list[tuple[int, int, int, int]] = attrs.Factory(list)
     """(position, target, last move, count)."""
     moved_payloads: list[bytes] = attrs.Factory(list)
-    kinds: Counter[str] = attrs.Factory(Counter)
-    """How often each kind of event is in the log."""
     unknown: list[str] = attrs.Factory(list)
     """Events that the model has no rule for, and steps that made no sense to it."""
 
@@ -180,7 +167,6 @@ class History:
                 self.now = max(self.now, event.at)
                 first_turn = first_turn or event.at
             else:
-                self.kinds[type(event).__name__] += 1
                 self._apply(event, record)
         self.records.append((record.position, record.nonce, first_turn))
         self.counts.append((record.position, attrs.evolve(self.live), len(self.items)))
@@ -191,13 +177,6 @@ class History:
         match event:
             case ev.Claimed():
                 self.claims.append((record.position, event.nonce, event.read_tail))
-                if self.incarnations and event.incarnation > self.incarnations[-1]:
-                    # Numbers that clients may have seen in the lost end of another server's log: none again.
-                    self._reservations = (event.incarnation - 1 << _INCARNATION_BITS) - 1
-                self.incarnations.append(event.incarnation)
-                # By the claimant's own clock, which may be behind the last owner's.
-                self.claimed_at.append((record.position, self.turns[-1][1]))
-                self.claimants.append(event.node)
                 self.nonce = event.nonce
             case ev.ItemsProduced():
                 self._produced(event, record)
@@ -234,8 +213,6 @@ class History:
                     for number in range(first, first + count):
                         self.moved_payloads.append(self.items[number].payload)
                         self._step("moved", self.items[number], "moved")
-            case ev.PayloadsCarried():
-                self._carried(event, record)
             case ev.SessionResumed() | ev.PolicyApplied() | ev.BucketOpened() | ev.ClockStepped():
                 pass
             case ev.LossAccepted():
@@ -268,7 +245,6 @@ class History:
                 due or item.due,
                 item.expires_at,
                 why,
-                holding.at if holding is not None else 0,
             )
         )
         self._tally(item.state, -1)
@@ -317,13 +293,6 @@ class History:
             else:
                 self._step("produced", item, "ready")
                 self._arrive(item)
-
-    def _carried(self, event: ev.PayloadsCarried, record: Record) -> None:
-        """The same payloads again, in a record that will be kept longer."""
-        numbers = [number for first, count in event.runs for number in range(first, first + count)]
-        for number, payload in payloads_of(record, numbers).items():
-            if bytes(payload) != self.items[number].payload:
-                self.unknown.append(f"S2: record {record.position} carries {payload!r} as item {number}")
 
     def _arrive(self, item: Item) -> None:
         lane = self._lane(item)
@@ -476,17 +445,18 @@ def _size(runs: ev.Runs) -> int:
     return sum(count for _, count in runs)
 
 
-async def read_histories(store: LogStore, keyed: Container[int]) -> dict[int, History]:
+async def read_histories(disk: MemoryDisk, keyed: set[int]) -> list[History]:
     """The histories of all partitions but the catalog; ``keyed`` are those ordered by key."""
-    return {
-        partition: await read_history(store, partition, keyed=partition in keyed)
-        for partition in await store.partitions()
-        if partition
-    }
+    store = MemoryLog(virtual_env(0), disk)
+    histories: list[History] = []
+    for partition in await store.partitions():
+        if partition:
+            histories.append(await read_history(store, partition, keyed=partition in keyed))
+    return histories
 
 
 async def read_history(store: LogStore, partition: PartitionId, *, keyed: bool) -> History:
-    """The history of a partition that is kept from its beginning."""
+    """Of one partition, from its first record on."""
     history = History(partition, keyed)
     position = 1
     while True:

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,13 +28,12 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture
-def database(cluster: Cluster) -> Iterator[str]:
+def database(cluster: Cluster) -> str:
     name = cluster.new_database()
     with cluster.admin() as admin:
         owner = sql.SQL("alter database {} owner to {}")
         admin.execute(owner.format(sql.Identifier(name), sql.Identifier(OWNER_ROLE)))
-    yield name
-    cluster.drop_database(name)
+    return name
 
 
 def test_from_an_empty_database_to_items_that_outlive_a_kill(

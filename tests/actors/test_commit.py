@@ -94,6 +94,26 @@ async def test_while_the_store_refuses_new_writes_are_unavailable_and_nothing_is
         assert isinstance(client.answer(3), Produced)
 
 
+async def test_who_only_asks_waits_for_no_store_in_trouble(autojump_clock: MockClock, world: World) -> None:
+    """Nothing hangs on whether a read's position is ever committed, so it is refused; a write is not."""
+    async with world.node() as node:
+        await world.create(node)
+        client = Client(node)
+        for _ in range(5):
+            world.gate.fail(LogUnavailable("the disk is full"))
+        client.produce(b"kept", request=1)
+        client.stats(request=2)
+        await trio.sleep(0.01)
+        refused = client.answer(2)
+        assert isinstance(refused, Rejected)
+        assert refused.code is Code.UNAVAILABLE
+        assert [request for request, _ in client.told] == [2]
+        await trio.sleep(5)
+        assert isinstance(client.answer(1), Produced)
+        client.stats(request=3)
+        assert not isinstance(client.answer(3), Rejected)
+
+
 async def test_when_the_hold_ends_the_outcome_is_unknown_and_the_partition_is_rebuilt(
     autojump_clock: MockClock, world: World
 ) -> None:
@@ -202,29 +222,3 @@ async def test_a_deadline_that_passes_while_the_store_refuses_is_kept_after_the_
         await trio.sleep(8)
         state = node.broker.actors[partition].state
         assert (state.ready, state.reserved) == (2, 0)
-
-
-async def test_a_deadline_that_a_stalled_commit_postponed_is_told_when_it_is_in_the_log(
-    autojump_clock: MockClock, world: World
-) -> None:
-    """After a crash the log knows no later one; what else was in the record leaves at once."""
-    async with world.node() as node:
-        partition = await world.create(node, reservation_timeout=Duration(5 * SECOND), partitions=1)
-        producer, consumer = Client(node), Client(node, "s")
-        consumer.subscribe()
-        await settle_down()
-        world.gate.close()
-        producer.produce(b"a")
-        await world.gate.wait_arrived()
-        await trio.sleep(2)
-        world.gate.open()
-        world.gate.close()
-        await settle_down()
-        assert isinstance(producer.answer(1), Produced)
-        assert consumer.reservations == []
-        assert world.gate.waiting == 1
-        world.gate.open()
-        await settle_down()
-        (told,) = consumer.reservations
-        kept = node.broker.actors[partition].state.reservations[told.reservation]
-        assert told.deadline == kept.deadline == node.env.clock.now() + 5 * SECOND

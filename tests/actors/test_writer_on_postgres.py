@@ -14,7 +14,7 @@ from querator.core.replies import Produced
 from querator.env.real import real_env
 from querator.log.postgres import PostgresLog
 from tests.actors.conftest import Client, World
-from tests.postgres import Cluster, fresh_database, shared_cluster
+from tests.postgres import Cluster, fresh_database, hold_next_position, shared_cluster
 
 Q = QueueName("q")
 PATIENCE_SECONDS = 60.0
@@ -100,12 +100,7 @@ async def test_a_rivals_transaction_at_one_partition_delays_none_of_the_others(
         blocked, *others = node.broker.queues[Q].partitions
         producer = Producer(node)
         with psycopg.connect(cluster.dsn(database)) as rival:
-            rival.execute(
-                "insert into querator.log select partition, position + 1, nonce, written_at, item_min,"
-                " item_max, bucket, version, hash, hash, payload_checksum, inputs, events, payload"
-                " from querator.log where partition = %s order by position desc limit 1",
-                (blocked,),
-            )
+            hold_next_position(rival, blocked)
             stuck = await go_on_beside(producer, blocked, others)
             rival.rollback()
         await producer.wait(stuck)

@@ -45,14 +45,13 @@ def database(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture
-def empty_database(cluster: Cluster) -> Iterator[str]:
+def empty_database(cluster: Cluster) -> str:
     name = cluster.new_database()
     with cluster.admin() as admin:
         admin.execute(
             sql.SQL("alter database {} owner to {}").format(sql.Identifier(name), sql.Identifier(OWNER_ROLE))
         )
-    yield name
-    cluster.drop_database(name)
+    return name
 
 
 async def opening(cluster: Cluster, database: str, user: str = APP_ROLE, *unsafe: str) -> PostgresLog:

@@ -47,10 +47,14 @@ written as (
         end
     on conflict (partition, position) do nothing
     returning partition
+),
+fresh as materialized (
+    -- An array, for a join of the two would be a nested loop, and in time quadratic: nothing says how many there are.
+    select array_agg(partition) as partitions from written
 )
 select
     case
-        when w.partition is not null then 1
+        when w.is_fresh then 1
         when not server.durable then 7
         when r.identity <> server.identity then 6
         when present.hash = r.hash and present.nonce = r.nonce then
@@ -68,20 +72,20 @@ select
         else 3
     end as fate,
     server.bucket
-from server,
+from server, fresh,
     unnest($1::bigint[], $2::bigint[], $3::bigint[], $8::bytea[], $9::bytea[], $16::text[])
     with ordinality as r(partition, position, nonce, previous_hash, hash, identity, ordinal)
-    left join written w on w.partition = r.partition
+    cross join lateral (select coalesce(r.partition = any(fresh.partitions), false) as is_fresh offset 0) w
     left join lateral (
         select h.position, h.hash, h.nonce from querator.head h
-        where w.partition is null and h.partition = r.partition order by h.bucket desc limit 1
+        where not w.is_fresh and h.partition = r.partition order by h.bucket desc limit 1
     ) head on true
     left join lateral (
         -- The same record twice when this bucket was sealed meanwhile.
         select l.hash, l.nonce from {bucket} l
-        where w.partition is null and l.partition = r.partition and l.position = r.position
+        where not w.is_fresh and l.partition = r.partition and l.position = r.position
         union all
-        select head.hash, head.nonce where w.partition is null and head.position = r.position
+        select head.hash, head.nonce where not w.is_fresh and head.position = r.position
         limit 1
     ) present on true
 order by r.ordinal
