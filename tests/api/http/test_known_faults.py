@@ -1,17 +1,61 @@
 """What the Go server was known to get wrong (CONTRACT.md 5), a test a row: here it does not happen."""
 
+import importlib
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from querator.api.http.endpoints import BY_PATH
+from querator.api.http.handler import HttpApi
 from querator.core.ids import Duration
 from querator.errors import LogUnavailable
 from querator.log.memory import Gate, MemoryDisk, MemoryLog
+from querator.protocol import messages as wire
 from tests.api.http.client import Answer, Client, open_client
 from tests.api.http.test_semantics import MINUTE, Background, items, passes, stats, texts
+from tests.api.test_whole import client as stream_client
+from tests.api.test_whole import node, one
+
+FAULTS = {
+    "failed storage writes acknowledged with 200": (
+        "test_a_failed_write_is_not_acknowledged",
+        "test_a_write_that_never_happens_is_never_acknowledged",
+    ),
+    "only the earliest scheduled item fires, and schedules die on restart": (
+        "test_every_scheduled_item_fires_also_after_a_restart",
+    ),
+    "a partial queues.update zeroes live timeouts": ("test_a_partial_update_keeps_the_live_timeouts",),
+    "a live last-attempt lease is revoked early": ("test_a_running_last_attempt_is_not_taken_away",),
+    "waiting consumers are not woken by a retry, an expiry, a due schedule or an import": (
+        "test_whatever_makes_an_item_ready_wakes_those_who_wait",
+    ),
+    "dead: true never reaches the dead queue": ("test_dead_goes_to_the_dead_queue",),
+    "shutdown hangs under load": ("test_a_stop_under_load_ends_and_loses_nothing",),
+    "the anonymous-admin door reopens at every start": (
+        "test_the_door_of_the_first_start_is_not_opened_again",
+    ),
+    "whoever knows an id may complete it, whoever leases it now": (
+        "test_an_old_holder_can_not_complete_what_another_one_has",
+    ),
+    "no extend/heartbeat": ("test_a_lease_can_be_extended",),
+    "no history": ("test_what_happened_to_an_item_can_be_asked",),
+    "permission checks cost storage reads": ("test_permission_checks_read_no_storage",),
+    "no cluster": ("tests.log.test_postgres_node:test_a_standby_takes_over_when_the_owner_is_gone",),
+    "no WebSocket": ("test_items_are_pushed_over_a_websocket",),
+    "no analytics": ("tests.app.test_questions:test_both_doors_answer_alike",),
+    "a bad id in queue.complete leaves the ids before it removed": (
+        "test_ids_before_a_bad_one_are_not_removed",
+    ),
+}
+"""The rows of CONTRACT.md 5 (and one of its 4.6), and the tests that show that it does not happen here."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_known_fault_has_its_test(fault: str) -> None:
+    for name in FAULTS[fault]:
+        module, _, test = name.rpartition(":")
+        assert callable(getattr(importlib.import_module(module or __name__), test))
 
 
 class Call:
@@ -118,6 +162,48 @@ async def test_a_running_last_attempt_is_not_taken_away(autojump_clock: object) 
         assert await client.ok("queue.complete", **request) == {"code": 200}
 
 
+@pytest.mark.parametrize(
+    "wake",
+    ["produce", "retry", "expiry", "schedule", "import"],
+)
+async def test_whatever_makes_an_item_ready_wakes_those_who_wait(wake: str, autojump_clock: object) -> None:
+    async with open_client() as client, trio.open_nursery() as nursery:
+        await client.create("q")
+        leased = ""
+        if wake in ("retry", "expiry"):
+            await client.produce("q", "a")
+            leased = (await client.lease("q"))["items"][0]["id"]
+        if wake == "schedule":
+            await client.produce("q", "a", enqueue_at="2026-01-01T00:00:30Z")
+        waiting = Background()
+        nursery.start_soon(waiting.lease, client, "q", 1, "waiter")
+        await wait_all_tasks_blocked()
+        match wake:
+            case "produce":
+                await client.produce("q", "a")
+            case "retry":
+                await client.ok("queue.retry", queue_name="q", items=[{"id": leased}])
+            case "import":
+                await client.ok("storage/items.import", queue_name="q", items=[{"payload": "YQ=="}])
+            case _:
+                await passes(client, MINUTE)
+        with trio.fail_after(1):
+            await waiting.done.wait()
+        assert waiting.answer.json["items"][0]["bytes"] == "YQ=="
+
+
+async def test_dead_goes_to_the_dead_queue(autojump_clock: object) -> None:
+    """The Go server deleted it."""
+    async with open_client() as client:
+        await client.create("dead")
+        await client.create("q", dead_queue="dead")
+        await client.produce("q", "a")
+        leased = (await client.lease("q"))["items"][0]["id"]
+        await client.ok("queue.retry", queue_name="q", items=[{"id": leased, "dead": True}])
+        await wait_all_tasks_blocked()
+        assert [item["source_id"] for item in await items(client, "dead")] == [leased]
+
+
 async def test_a_stop_under_load_ends_and_loses_nothing(autojump_clock: object) -> None:
     """Every call is answered; what was acknowledged is there after the restart."""
     disk = MemoryDisk()
@@ -181,10 +267,42 @@ async def test_an_old_holder_can_not_complete_what_another_one_has(autojump_cloc
         await client.ok("queue.complete", ids=[new], **request)
 
 
-@pytest.mark.parametrize("path", ["/v1/x/queue.extend", "/v1/x/items.trace"])
-def test_there_is_a_heartbeat_and_a_history(path: str) -> None:
-    """test_semantics.py has what they do."""
-    assert path in BY_PATH
+async def test_a_lease_can_be_extended(autojump_clock: object) -> None:
+    """There was no heartbeat: a lease lasted what its queue said, and slow work was done twice."""
+    async with open_client() as client:
+        await client.create("q")
+        await client.produce("q", "a")
+        leased = (await client.lease("q"))["items"][0]["id"]
+        for _ in range(3):
+            await passes(client, MINUTE // 2)
+            await client.ok("x/queue.extend", queue_name="q", ids=[leased])
+        assert (await stats(client, "q"))["partitions"][0]["total_leased"] == 1
+        await client.ok("queue.complete", queue_name="q", request_timeout="1m", ids=[leased])
+
+
+async def test_what_happened_to_an_item_can_be_asked(autojump_clock: object) -> None:
+    """There was no history: an item that was completed had never been."""
+    async with open_client() as client:
+        await client.create("q")
+        await client.produce("q", "a")
+        await client.lease("q")
+        await passes(client, MINUTE)
+        leased = (await client.lease("q"))["items"][0]["id"]
+        await client.ok("queue.complete", queue_name="q", request_timeout="1m", ids=[leased])
+        steps = (await client.ok("x/items.trace", queue_name="q", id="1.1"))["steps"]
+        assert [step["what"] for step in steps] == ["produced", "reserved", "ended", "reserved", "completed"]
+
+
+async def test_items_are_pushed_over_a_websocket(autojump_clock: MockClock) -> None:
+    """There a consumer had to ask, again and again."""
+    async with node(MemoryDisk()) as (application, env), stream_client(env) as consumer:
+        client = Client(application.node, application.door, HttpApi(application.door))
+        await client.create("q")
+        await one(consumer, wire.Subscribe(id=1, queue="q", texts=True))
+        await client.produce("q", "a")
+        (pushed,) = await consumer.receive()
+        assert isinstance(pushed, wire.Reserved)
+        assert pushed.texts == ["a"]
 
 
 async def test_permission_checks_read_no_storage(

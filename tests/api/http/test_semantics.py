@@ -206,36 +206,6 @@ async def test_a_lease_that_finds_nothing_is_454(autojump_clock: object) -> None
         assert 2 * SECOND <= client.door.clock.now() - before <= 2 * SECOND + 20_000
 
 
-@pytest.mark.parametrize(
-    "wake",
-    ["produce", "retry", "expiry", "schedule", "import"],
-)
-async def test_whatever_makes_an_item_ready_wakes_those_who_wait(wake: str, autojump_clock: object) -> None:
-    async with open_client() as client, trio.open_nursery() as nursery:
-        await client.create("q")
-        leased = ""
-        if wake in ("retry", "expiry"):
-            await client.produce("q", "a")
-            leased = (await client.lease("q"))["items"][0]["id"]
-        if wake == "schedule":
-            await client.produce("q", "a", enqueue_at="2026-01-01T00:00:30Z")
-        waiting = Background()
-        nursery.start_soon(waiting.lease, client, "q", 1, "waiter")
-        await wait_all_tasks_blocked()
-        match wake:
-            case "produce":
-                await client.produce("q", "a")
-            case "retry":
-                await client.ok("queue.retry", queue_name="q", items=[{"id": leased}])
-            case "import":
-                await client.ok("storage/items.import", queue_name="q", items=[{"payload": "YQ=="}])
-            case _:
-                await passes(client, MINUTE)
-        with trio.fail_after(1):
-            await waiting.done.wait()
-        assert waiting.answer.json["items"][0]["bytes"] == "YQ=="
-
-
 # --- partitions -----------------------------------------------------------------------------------
 
 
@@ -429,18 +399,6 @@ async def test_limits_are_read_when_the_lease_ends(
         await client.ok("queues.update", queue_name="q", max_attempts=attempts)
         await passes(client, MINUTE)
         assert bool(await items(client, "q")) is remains
-
-
-async def test_dead_goes_to_the_dead_queue(autojump_clock: object) -> None:
-    """The Go server deleted it."""
-    async with open_client() as client:
-        await client.create("dead")
-        await client.create("q", dead_queue="dead")
-        await client.produce("q", "a")
-        leased = (await client.lease("q"))["items"][0]["id"]
-        await client.ok("queue.retry", queue_name="q", items=[{"id": leased, "dead": True}])
-        await wait_all_tasks_blocked()
-        assert [item["source_id"] for item in await items(client, "dead")] == [leased]
 
 
 # --- queues ---------------------------------------------------------------------------------------
