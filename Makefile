@@ -8,7 +8,7 @@ SERVE := $(VENV)/.serve
 DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix test-long test-kill test-kill-postgres bench lock clean
+.PHONY: help setup serve test check fix simulate test-long test-kill test-kill-postgres bench lock clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -31,6 +31,9 @@ fix: $(DEV)  ## format, and mend what can be mended by machine
 
 test-long: $(DEV)  ## the tests that take minutes, with fresh random examples
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --long --timeout=3600 $(ARGS)
+
+simulate: $(DEV)  ## two minutes of simulated faults on all cores; ARGS="--seed 7" for a run with its trace
+	@$(BIN)/python -m simulations $(or $(ARGS),--minutes 2 --profile dense)
 
 test-kill: $(DEV)  ## a million lines through a server that is killed again and again
 	QUERATOR_KILL_LINES=1000000 QUERATOR_KILLS=25 $(BIN)/python -m pytest tests/acceptance/test_kill.py --timeout=900 -s $(ARGS)

@@ -141,6 +141,10 @@ def _rss_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
+def _largest_child_mib() -> int:
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+
+
 async def measure(events: int, batch: int, directory: Path) -> None:
     """Print the figures of one size of batches."""
     print(f"# {events:,} events of items, {batch} items a batch, {PARTITIONS} partitions")
@@ -150,7 +154,8 @@ async def measure(events: int, batch: int, directory: Path) -> None:
     print(f"log made in {time.perf_counter() - started:.1f} s; resident {before} MiB, the log included")
     shutil.rmtree(directory, ignore_errors=True)
     started = time.perf_counter()
-    exported = await Exporter(real_env(), [store], directory).refresh()
+    env = real_env()
+    exported = await Exporter(env, [store], directory, workers=env.processes.cores).refresh()
     took = time.perf_counter() - started
     print(
         f"export      {exported.items / took:14,.0f} events/s   {exported.items:,} events"
@@ -168,7 +173,10 @@ async def measure(events: int, batch: int, directory: Path) -> None:
         took, rows = _timed(lambda: connection.execute(question).fetchall())  # noqa: B023 - called at once
         print(f"question    {took * 1e3:14.0f} ms   {len(rows):7,} rows   {question}")
     connection.close()
-    print(f"resident    {_rss_mib():14,} MiB at most")
+    print(
+        f"resident    {_rss_mib():14,} MiB at most, of them {before:,} with the log in memory;"
+        f" a process that exports {_largest_child_mib():,}"
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -52,6 +52,16 @@ class Push:
     received: float
 
 
+@attrs.frozen
+class Hunger:
+    """A client that had room and nothing to do, and whose connection stood all the time."""
+
+    client: str
+    queue: str
+    since: float
+    until: float
+
+
 @attrs.define
 class Observations:
     """Payloads are unique in a run, so they name items across produce and delivery."""
@@ -62,6 +72,11 @@ class Observations:
     """Payload to its dedupe key, of those that have one."""
     refused: dict[bytes, str] = attrs.Factory(dict)
     """Payload to the code of a definite refusal."""
+    unsure: dict[bytes, None] = attrs.Factory(dict)
+    """Payloads of calls that were not answered, or answered with "unknown"."""
+    hungers: list[Hunger] = attrs.Factory(list)
+    clients: int = 0
+    """How many there were."""
     productions: list[Production] = attrs.Factory(list)
     pushes: list[Push] = attrs.Factory(list)
     settlements: list[Settlement] = attrs.Factory(list)

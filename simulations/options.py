@@ -2,8 +2,11 @@
 
 import json
 from random import Random
+from typing import Any, Final
 
 import attrs
+
+PROFILES: Final = ("swarm", "dense")
 
 
 @attrs.frozen(kw_only=True)
@@ -15,6 +18,8 @@ class Options:
     """Phase one: faults strike."""
     liveness_seconds: float = 120.0
     """Phase two, at most: everything heals, and everything must come to its end."""
+    heal_restarts: bool = True
+    """The node begins phase two with a new life, else as it is by then."""
     latency_us: int = 0
     queues: int = 1
     partitions: int = 1
@@ -25,6 +30,8 @@ class Options:
     hostiles: int = 0
     """Clients that settle what is not theirs, with stale and forged tokens."""
     produce_rate: float = 40.0
+    produce_max: int = 0
+    """Produce calls of each producer, at most; 0: as many as there is time for."""
     batch_max: int = 5
     keyed: bool = False
     attempts_max: int = 0
@@ -34,9 +41,19 @@ class Options:
     scheduled: float = 0.0
     """Share of produce calls for a later time."""
     crash_rate: float = 0.0
+    crash_steps: tuple[int, ...] = ()
+    """The node also crashes at these steps of the scheduler, counted from the start of the run."""
+    pause_rate: float = 0.0
+    """The node stands still, as by SIGSTOP, and half of the time somebody takes a partition meanwhile."""
+    restart_rate: float = 0.0
+    """The store's server is killed and comes back: what it was writing is not written, and nobody is told."""
     takeover_rate: float = 0.0
     """A rival claims a partition while its owner lives."""
     cut_rate: float = 0.0
+    hold_rate: float = 0.0
+    """A link carries nothing for a while; then it goes on or breaks."""
+    split: bool = False
+    """Bytes arrive in small pieces."""
     unavailable: float = 0.0
     unknown_lost: float = 0.0
     unknown_kept: float = 0.0
@@ -44,6 +61,12 @@ class Options:
     """The outcome is unknown, and a zombie commits the record later, unless somebody else did."""
     slow_commit: float = 0.0
     snapshots_rate: float = 0.0
+    rotten_snapshot: float = 0.0
+    """Share of snapshots that are damaged where they are stored."""
+    bucket_bytes: int = 0
+    """A bucket of history is closed past this size, and dropped when it may be; 0: no run comes that far."""
+    witness: bool = False
+    """The node has a witness file beside the store, which outlives it."""
     clock_skew_us: int = 0
     """Each life of the node has a clock that is off by up to this."""
     fail: float = 0.0
@@ -72,6 +95,7 @@ class Options:
 
         return cls(
             seed=seed,
+            heal_restarts=dice.random() < 0.5,
             latency_us=dice.choice((0, 200, 2_000, 20_000)),
             queues=dice.choice((1, 1, 2)),
             partitions=dice.choice((1, 1, 2, 4)),
@@ -88,7 +112,11 @@ class Options:
             expire=dice.random() < 0.2,
             scheduled=maybe(0.2),
             crash_rate=maybe(dice.choice((0.5, 2.0, 6.0))),
+            pause_rate=maybe(dice.choice((0.2, 1.0))),
+            restart_rate=maybe(dice.choice((0.1, 0.5))),
             takeover_rate=maybe(dice.choice((0.2, 1.0))),
+            hold_rate=maybe(dice.choice((0.3, 1.0))),
+            split=bool(maybe(1.0)),
             cut_rate=maybe(dice.choice((0.3, 1.0, 3.0))),
             unavailable=maybe(0.02),
             unknown_lost=maybe(0.03),
@@ -96,6 +124,9 @@ class Options:
             unknown_late=maybe(0.02),
             slow_commit=maybe(0.05),
             snapshots_rate=maybe(dice.choice((0.5, 3.0))),
+            witness=dice.random() < 0.3,
+            rotten_snapshot=maybe(0.3),
+            bucket_bytes=int(maybe(3_000)),
             clock_skew_us=dice.choice((0, 50_000, 2_000_000)),
             fail=maybe(0.1),
             set_aside=maybe(0.05),
@@ -121,4 +152,6 @@ class Options:
     @classmethod
     def parse(cls, text: str) -> "Options":
         """The options that ``text`` gave."""
-        return cls(**json.loads(text))
+        given: dict[str, Any] = json.loads(text)
+        given["crash_steps"] = tuple(given.get("crash_steps", ()))
+        return cls(**given)

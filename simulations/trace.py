@@ -6,8 +6,15 @@ happening, and what it was about.
 
 import hashlib
 from collections import Counter
+from typing import Final
 
 import trio
+
+LEGEND: Final = """\
+   seconds  who         what                detail
+  seconds: virtual, since the start; who: a life of the node (n1, n2, ...), a client, or "mark";
+  what: append (partition:position, and its fate), up (and how wrong its clock is), received
+  (partition.reservation xitems), acknowledged (partition.first xitems), healed; marks name what struck"""
 
 
 class Trace:
@@ -30,6 +37,11 @@ class Trace:
         """This kind of thing happened (again); a run's marks show that its faults were not idle."""
         self.marks[name] += 1
         self.note("mark", name)
+
+    def heard(self, name: str, fields: dict[str, object]) -> None:
+        """What the program itself says of what happens in it (querator/telemetry.py)."""
+        del fields
+        self.marks[f"querator.{name}"] += 1
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()

@@ -1,9 +1,10 @@
 """Clients of a run: the production client library over simulated links; honest, slow, silent and hostile."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from random import Random
+from typing import Self
 
-import attrs
 import trio
 
 from querator.client import (
@@ -19,7 +20,7 @@ from querator.client.batches import Batch
 from querator.env import Env
 from querator.env.virtual import MemoryNetwork
 from querator.protocol.tokens import decode_token
-from simulations.observations import Observations, Production, Push, Settlement
+from simulations.observations import Hunger, Observations, Production, Push, Settlement
 from simulations.options import Options
 from simulations.trace import Trace
 
@@ -27,16 +28,6 @@ HOST = "server"
 PORT = 2319
 ADDRESS = f"ws://{HOST}:{PORT}"
 _HEALED_WINDOW = 1_000
-
-
-@attrs.define(eq=False)
-class Idle:
-    """A consumer with an open subscription, as it sees itself."""
-
-    queue: str
-    client: Client
-    since: float | None = None
-    """It has waited with nothing unsettled from then on; ``None``: it is busy."""
 
 
 class Workload:
@@ -49,7 +40,6 @@ class Workload:
         self._network = network
         self.is_healed = False
         self.produced_all = trio.Event()
-        self.idle: dict[str, Idle] = {}
         self._producing = options.producers
 
     def _dice(self, what: str, number: int) -> Random:
@@ -61,15 +51,17 @@ class Workload:
         """Produce at random moments for as long as faults strike."""
         options, dice = self._options, self._dice("producer", number)
         end = trio.current_time() + options.safety_seconds
-        counter = 0
-        while trio.current_time() < end:
+        counter = calls_made = 0
+        most = options.produce_max or (1 << 62)
+        while trio.current_time() < end and calls_made < most:
             try:
                 async with (
                     connect(ADDRESS, client=f"p{number}", env=env) as client,
                     trio.open_nursery() as calls,
                 ):
-                    while trio.current_time() < end:
+                    while trio.current_time() < end and calls_made < most:
                         await trio.sleep(dice.expovariate(options.produce_rate / options.producers))
+                        calls_made += 1
                         size = dice.randint(1, options.batch_max)
                         payloads = [b"%d-%d" % (number, counter + index) for index in range(size)]
                         counter += size
@@ -127,6 +119,7 @@ class Workload:
             receipt = await client.produce_batch(queue, payloads, **columns)
         except OutcomeUnknown:
             self._trace.mark("produce.unknown")
+            seen.unsure.update(dict.fromkeys(payloads))
             return
         except Rejected as error:
             self._trace.mark(f"produce.{error.code}")
@@ -135,6 +128,7 @@ class Workload:
             return
         except ClientError as error:
             self._trace.mark(f"produce.{type(error).__name__}")
+            seen.unsure.update(dict.fromkeys(payloads))
             return
         numbers = receipt.numbers or range(receipt.first, receipt.first + receipt.count)
         if receipt.duplicates:
@@ -159,47 +153,47 @@ class Workload:
         life = 0
         while True:
             life += 1
-            name = f"consumer-{number}"
             try:
                 with trio.CancelScope() as scope:
-                    await self._consume(env, dice, name, life, number % self._options.queues, scope)
+                    await self._consume(env, dice, f"consumer-{number}", life, scope)
             except* ClientError as group:
                 self._trace.mark(f"consumer.{type(group.exceptions[0]).__name__}")
-            self.idle.pop(name, None)
             await trio.sleep(dice.uniform(0.05, 0.5))
 
-    async def _consume(
-        self, env: Env, dice: Random, name: str, life: int, queue: int, scope: trio.CancelScope
-    ) -> None:
+    async def _consume(self, env: Env, dice: Random, name: str, life: int, scope: trio.CancelScope) -> None:
         options = self._options
+        queue = f"q{int(name.rpartition('-')[2]) % options.queues}"
         window = _HEALED_WINDOW if self.is_healed else dice.choice((1, 2, 10, 100))
         batch_max = dice.choice((1, 4, 50))
         held = dice.random() < 0.7
         async with (
             connect(ADDRESS, client=f"{name}.{life}", env=env, reconnect_timeout=None) as client,
-            client.consume(f"q{queue}", window=window, batch=batch_max, held=held) as items,
+            client.consume(queue, window=window, batch=batch_max, held=held) as items,
         ):
-            state = self.idle[name] = Idle(f"q{queue}", client)
             asked = trio.current_time()
             holding: list[Batch] = []
-            state.since = asked
-            async for batch in items.batches():
-                state.since = None
-                self._received(f"{name}.{life}", batch, asked)
-                holding = [other for other in holding if not other.lost and other.left]
-                holding.append(batch)
-                self._check_window(name, holding, window, batch)
-                if not self.is_healed and dice.random() < options.vanish:
-                    self._trace.mark("consumer.vanished")
-                    if dice.random() < 0.5:
-                        # Like a process that was killed: no goodbye.
-                        self._network.cut(HOST, name)
-                        scope.cancel()
-                    break
-                await self._work(dice, batch)
-                if self.is_healed and window != _HEALED_WINDOW:
-                    break
-                state.since = trio.current_time()
+            with self._hungry(name, queue) as hunger:
+                async for batch in items.batches():
+                    hunger.ends()
+                    self._received(f"{name}.{life}", batch, asked)
+                    holding = [other for other in holding if not other.lost and other.left]
+                    holding.append(batch)
+                    self._check_window(name, holding, window, batch)
+                    if not self.is_healed and dice.random() < options.vanish:
+                        self._trace.mark("consumer.vanished")
+                        if dice.random() < 0.5:
+                            # Like a process that was killed: no goodbye.
+                            self._network.cut(HOST, name)
+                            scope.cancel()
+                        break
+                    await self._work(dice, batch)
+                    if self.is_healed and window != _HEALED_WINDOW:
+                        break
+                    if not any(other.left and not other.lost for other in holding):
+                        hunger.begins()
+
+    def _hungry(self, client: str, queue: str) -> "Hungry":
+        return Hungry(self._seen, client, queue)
 
     def _check_window(self, name: str, holding: list[Batch], window: int, batch: Batch) -> None:
         held = sum(other.left for other in holding)
@@ -215,12 +209,14 @@ class Workload:
                 async with connect(ADDRESS, client=name, env=env, reconnect_timeout=None) as client:
                     while True:
                         asked = trio.current_time()
-                        batch = await client.reserve(
-                            f"q{dice.randrange(options.queues)}",
-                            items=dice.choice((1, 3, 100)),
-                            wait=dice.choice((0, 0.5, 3)),
-                            held=dice.random() < 0.3,
-                        )
+                        queue = f"q{dice.randrange(options.queues)}"
+                        with self._hungry(name, queue):
+                            batch = await client.reserve(
+                                queue,
+                                items=dice.choice((1, 3, 100)),
+                                wait=dice.choice((0, 0.5, 3)),
+                                held=dice.random() < 0.3,
+                            )
                         if batch is None:
                             self._trace.mark("reserve.nothing")
                             await trio.sleep(dice.uniform(0.05, 0.5))
@@ -233,23 +229,23 @@ class Workload:
 
     async def rescuer(self, env: Env, number: int) -> None:
         """Once all is healed: an honest, fast consumer with credit, so that an end is possible at all."""
-        name = f"rescuer-{number}"
+        name, dice = f"rescuer-{number}", self._dice("rescuer", number)
         while True:
             try:
                 async with (
                     connect(ADDRESS, client=name, env=env, reconnect_timeout=None) as client,
                     client.consume(f"q{number}", window=_HEALED_WINDOW, batch=200) as items,
                 ):
-                    state = self.idle[name] = Idle(f"q{number}", client)
-                    asked = state.since = trio.current_time()
-                    async for batch in items.batches():
-                        state.since = None
-                        self._received(name, batch, asked)
-                        await self._settle("complete", batch, batch.complete, len(batch))
-                        state.since = trio.current_time()
+                    asked = trio.current_time()
+                    with self._hungry(name, f"q{number}") as hunger:
+                        async for batch in items.batches():
+                            hunger.ends()
+                            self._received(name, batch, asked)
+                            await self._work(dice, batch)
+                            if not (batch.left or batch.lost):
+                                hunger.begins()
             except* ClientError:
                 self._trace.mark("rescuer.failed")
-            self.idle.pop(name, None)
             await trio.sleep(0.5)
 
     def _received(self, client: str, batch: Batch, asked: float) -> None:
@@ -283,7 +279,11 @@ class Workload:
         options = self._options
         await trio.sleep(dice.choice((0.0, 0.001, 0.05, 0.4)) if not self.is_healed else 0.0)
         if self.is_healed:
-            await self._settle("complete", batch, batch.complete, len(batch))
+            # Now and then a first attempt fails even now, and somebody who waits must be told at once.
+            if _attempt(batch) == 1 and dice.random() < options.fail:
+                await self._settle("retry", batch, partial(batch.retry, delay=0), len(batch))
+            else:
+                await self._settle("complete", batch, batch.complete, len(batch))
             return
         if dice.random() < options.extend:
             await self._settle("extend", batch, batch.extend, 0)
@@ -341,3 +341,36 @@ class Workload:
                     )
                 )
                 self._trace.mark(f"settle.{verb}")
+
+
+class Hungry:
+    """A stretch of time in which a client has room and nothing to do; it ends with the block, or before."""
+
+    def __init__(self, seen: Observations, client: str, queue: str) -> None:
+        self._seen = seen
+        self._client = client
+        self._queue = queue
+        self._since: float | None = None
+
+    def __enter__(self) -> Self:
+        self.begins()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ends()
+
+    def begins(self) -> None:
+        """It has nothing to do from now on."""
+        self._since = trio.current_time()
+
+    def ends(self) -> None:
+        """Something came, or it does not want anything any more."""
+        if self._since is not None:
+            self._seen.hungers.append(Hunger(self._client, self._queue, self._since, trio.current_time()))
+            self._since = None
+
+
+def _attempt(batch: Batch) -> int:
+    """The highest attempt of a batch's items."""
+    attempts = batch.column("attempts")
+    return max(attempts) if isinstance(attempts, list) else attempts or 1

@@ -546,7 +546,7 @@ class Broker:
             return
         self._forget_session(requester.session, entry)
         for actor in list(self.actors.values()):
-            if requester.session in actor.state.by_session and actor.is_open:
+            if requester.session in actor.state.by_session and actor.is_alive:
                 with self._guard(actor):
                     self.touch(actor).release_session(requester.session, "client")
                 self._rematch(actor)
@@ -570,7 +570,7 @@ class Broker:
             return
         self._forget_session(session, entry)
         for actor in list(self.actors.values()):
-            if session in actor.state.by_session and actor.is_open:
+            if session in actor.state.by_session and actor.is_alive:
                 with self._guard(actor):
                     self.touch(actor).end_session(session, entry.undelivered)
                 self._rematch(actor)

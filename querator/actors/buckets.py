@@ -10,7 +10,8 @@ from typing import Final
 
 from querator import telemetry
 from querator.actors.broker import Broker
-from querator.actors.catalog import CatalogOwner
+from querator.actors.catalog import CatalogOwner, CatalogReader
+from querator.actors.claim import StateReader
 from querator.actors.partition import PartitionActor
 from querator.actors.payloads import PayloadService
 from querator.actors.snapshots import SnapshotService
@@ -141,7 +142,11 @@ class BucketService:
             # A stand-by's catalog is empty: it knows of no queue, which proves no deletion.
             return "this node does not own it"
         if partition == CATALOG_PARTITION:
-            return "" if await self._catalog.snapshot() else "the catalog has no snapshot"
+            tail = await self._stores[name].tail(partition)
+            if not await self._catalog.snapshot():
+                return "the catalog has no snapshot"
+            end = tail.position if tail is not None else Position(0)
+            return await self._unreadable(name, CatalogReader(partition), end)
         actor = self._broker.actors.get(partition)
         if actor is None or not actor.is_open:
             # A deleted queue's partitions are opened by nobody; any other one may come back and read.
@@ -153,7 +158,18 @@ class BucketService:
         await self._carry(actor, start)
         if self._broker.actors.get(partition) is not actor or _old_payloads(actor, start):
             return "not every live payload could be carried"
-        return "" if await self._snapshots.take(actor) else "it has no snapshot behind the bucket"
+        if not await self._snapshots.take(actor):
+            return "it has no snapshot behind the bucket"
+        return await self._unreadable(name, StateReader(partition), Position(start - 1))
+
+    async def _unreadable(self, name: str, reader: CatalogReader | StateReader, end: Position) -> str:
+        """Read the snapshots back, as a restart would: that one was stored is no proof that it is there.
+        Why the partition can't be restored without the records up to ``end``; empty when it can."""
+        store = self._stores[name]
+        tail = await store.tail(reader.partition)
+        if tail is not None:
+            await reader.begin_at_snapshot(store, tail)
+        return "" if reader.position >= end else "no snapshot behind the bucket can be read"
 
     def _start_behind(self, name: str, bucket: int, actor: PartitionActor) -> Position:
         """A position of the partition before which all is that it has in the bucket, and little more."""

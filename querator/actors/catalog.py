@@ -53,10 +53,13 @@ class CatalogReader(Reader):
 
     async def read_to(self, store: LogStore, tail: Tail | None) -> None:
         if not self.position and tail is not None:
-            for snapshot in await store.snapshots(self.partition):
-                if await is_on_chain(store, snapshot, tail) and self._begin_at(snapshot):
-                    break
+            await self.begin_at_snapshot(store, tail)
         await Reader.read_to(self, store, tail)
+
+    async def begin_at_snapshot(self, store: LogStore, tail: Tail) -> None:
+        for snapshot in await store.snapshots(self.partition):
+            if await is_on_chain(store, snapshot, tail) and self._begin_at(snapshot):
+                break
 
     def _begin_at(self, snapshot: Snapshot) -> bool:
         try:

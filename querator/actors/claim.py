@@ -74,6 +74,9 @@ class Reader:
     def fold(self, record: Record, events: Sequence[ev.Event]) -> None:
         """What a subclass makes of a record."""
 
+    async def begin_at_snapshot(self, store: LogStore, tail: Tail) -> None:
+        """Where a subclass has snapshots: start behind the newest that can be used."""
+
     async def read_to(self, store: LogStore, tail: Tail | None) -> None:
         """Read what is new.
 
@@ -119,10 +122,10 @@ class StateReader(Reader):
 
     async def read_to(self, store: LogStore, tail: Tail | None) -> None:
         if not self.position and tail is not None:
-            await self._begin_at_snapshot(store, tail)
+            await self.begin_at_snapshot(store, tail)
         await Reader.read_to(self, store, tail)
 
-    async def _begin_at_snapshot(self, store: LogStore, tail: Tail) -> None:
+    async def begin_at_snapshot(self, store: LogStore, tail: Tail) -> None:
         for snapshot in await store.snapshots(self.partition):
             ignored = await self._try_snapshot(store, snapshot, tail)
             if not ignored:

@@ -171,6 +171,8 @@ class PartitionActor:
         self.reserved_counted = 0
         """What the broker has counted of this partition's reserved items."""
         self._capture: CaptureRequest | None = None
+        self._postponed: dict[ReservationNumber, None] = {}
+        """Reservations whose answer waits for the commit of a later deadline."""
         state.position = tail + 1
 
     # --- the turn -------------------------------------------------------------------------------
@@ -187,6 +189,12 @@ class PartitionActor:
     @property
     def is_open(self) -> bool:
         return self.condition is Condition.OPEN
+
+    @property
+    def is_alive(self) -> bool:
+        """Its state is kept and goes on, be it with a store that refuses for now: what happens once, the end
+        of a session, must reach it all the same, and waits in its pending record."""
+        return self.condition in (Condition.OPEN, Condition.HOLDING)
 
     @property
     def ready(self) -> int:
@@ -503,21 +511,38 @@ class PartitionActor:
         ):
             request.hash = record.hash
             request.committed.set()
-        if now - self._sent_at > DELIVERY_DELAY_MAX:
-            self._postpone(batch, Duration(now - self._sent_at))
-        deliver(self._redirect(batch.parcels))
+        parcels = batch.parcels
+        if self._postponed or now - self._sent_at > DELIVERY_DELAY_MAX:
+            parcels = self._postpone(parcels, Duration(now - self._sent_at))
+        deliver(self._redirect(parcels))
 
-    def _postpone(self, batch: Batch, delay: Duration) -> None:
-        """A deadline counts from when the reservation leaves, not from a commit that stalled."""
-        for _, (_, reply) in batch.parcels:
-            if type(reply) is rep.Reserved:
-                reservation = self.state.reservations.get(reply.reservation)
-                if reservation is not None:
-                    deadline = Instant(reservation.deadline + delay)
-                    run_until = Instant(reservation.run_until + delay if reservation.run_until else 0)
-                    self.apply(ev.ReservationExtended(reply.reservation, deadline, run_until))
-                    reply.deadline = deadline
-                    reply.run_until = run_until
+    def _postpone(self, parcels: list[Parcel], delay: Duration) -> list[Parcel]:
+        """A deadline counts from when the reservation leaves, not from a commit that stalled. Those that
+        leave now; the others follow when their new deadline is in the log, however long that takes: a
+        deadline that nobody would keep after a crash is not one to promise."""
+        postponed, self._postponed = self._postponed, {}
+        if delay <= DELIVERY_DELAY_MAX:
+            return parcels
+        leaving: list[Parcel] = []
+        kept: list[Parcel] = []
+        for parcel in parcels:
+            reply = parcel[1][1]
+            if type(reply) is not rep.Reserved or reply.reservation in postponed:
+                leaving.append(parcel)
+                continue
+            reservation = self.state.reservations.get(reply.reservation)
+            if reservation is None:
+                leaving.append(parcel)
+                continue
+            deadline = Instant(reservation.deadline + delay)
+            run_until = Instant(reservation.run_until + delay if reservation.run_until else 0)
+            self.apply(ev.ReservationExtended(reply.reservation, deadline, run_until))
+            reply.deadline = deadline
+            reply.run_until = run_until
+            self._postponed[reply.reservation] = None
+            kept.append(parcel)
+        self._pending.parcels[:0] = kept
+        return leaving
 
     def _redirect(self, parcels: list[Parcel]) -> list[Parcel]:
         """Reservations whose connection is gone go to the session's newer one; without a session they are

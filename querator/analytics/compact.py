@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from querator.analytics import warehouse
-from querator.analytics.export import Archive, Progress, Report, day_name, silent
+from querator.analytics.directory import Archive, Progress, Report, day_name, silent
 from querator.analytics.manifest import EVENTS, PAYLOADS, ArchiveError, Manifest, Part
 from querator.core import limits
 from querator.env import Env

@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from querator.analytics import warehouse
-from querator.analytics.export import Archive, Progress, Report, day_name, silent
+from querator.analytics.directory import Archive, Progress, Report, day_name, silent
 from querator.analytics.manifest import (
     MANIFEST,
     RECORDS,

@@ -90,6 +90,8 @@ def read_head(data: bytes) -> Head:
         pass
     except httptools.HttpParserError as error:
         raise HttpFault(400, f"malformed request: {error}") from error
+    if len(collector.headers) > limits.HEADER_LINES_MAX:
+        raise HttpFault(431, f"a request has at most {limits.HEADER_LINES_MAX} headers")
     headers: dict[str, str] = {}
     for raw_name, raw_value in collector.headers:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip(" \t")

@@ -22,7 +22,7 @@ from querator.api.head import Head, HttpFault, find_head, read_head
 from querator.api.patience import Patience, Phase, Wait
 from querator.api.upgrade import refusal
 from querator.core import limits
-from querator.core.ids import SECOND, Instant
+from querator.core.ids import SECOND, Duration, Instant
 from querator.core.invariants import check
 from querator.env import seconds
 
@@ -247,17 +247,20 @@ class HttpConnection:
         if len(self._buffer) < length:
             parts = [self._buffer]
             size = len(self._buffer)
+            due = self._wait.due
             while size < length:
                 data = await self._receive()
                 if not data:
                     raise HungUp
                 parts.append(data)
                 size += len(data)
+                self._reward(due, size)
             self._buffer = b"".join(parts)
         request.body, self._buffer = self._buffer[:length], self._buffer[length:]
 
     async def _read_chunks(self, reader: ChunkedReader, request: HttpRequest) -> None:
         data, self._buffer = self._buffer, b""
+        size, due = len(data), self._wait.due
         while True:
             reader.feed(data)
             if reader.is_done or reader.is_too_large:
@@ -265,9 +268,15 @@ class HttpConnection:
             data = await self._receive()
             if not data:
                 raise HungUp
+            size += len(data)
+            self._reward(due, size)
         request.is_too_large = reader.is_too_large
         if not reader.is_too_large:
             request.body, self._buffer = reader.body, reader.leftover
+
+    def _reward(self, due: int, size: int) -> None:
+        """A body that has ``size`` bytes so far may take as long as the slowest that is borne."""
+        self._patience.extend(self._wait, due, Duration(size // limits.BODY_BYTES_PER_SECOND_MIN * SECOND))
 
     async def _receive(self) -> bytes:
         try:
@@ -293,7 +302,13 @@ class HttpConnection:
     async def _send(self, data: bytes) -> None:
         self._patience.set(self._wait, Phase.WRITE, limits.BODY_TIMEOUT)
         try:
-            await self._stream.send_all(data)
+            if len(data) <= limits.RESPONSE_SLICE_BYTES:
+                await self._stream.send_all(data)
+            else:
+                view = memoryview(data)
+                for start in range(0, len(data), limits.RESPONSE_SLICE_BYTES):
+                    self._patience.set(self._wait, Phase.WRITE, limits.BODY_TIMEOUT)
+                    await self._stream.send_all(view[start : start + limits.RESPONSE_SLICE_BYTES])
         except _GONE:
             raise HungUp from None
         self._counters.bytes_sent += len(data)

@@ -58,6 +58,10 @@ class Patience:
         wait.phase = phase
         wait.due = self._beat + 1 + timeout // BEAT if timeout else _NEVER
 
+    def extend(self, wait: Wait, begun_with: int, timeout: Duration) -> None:
+        """Let it wait for ``timeout`` beyond ``begun_with``, which was its ``due``."""
+        wait.due = begun_with + timeout // BEAT
+
     def end_idle(self) -> None:
         """End the connections that are between two requests."""
         for wait in self._waits:

@@ -25,6 +25,7 @@ from querator.api.patience import Patience
 from querator.api.registry import SessionRegistry
 from querator.api.upgrade import STREAM_PATH, negotiate, refusal
 from querator.api.websocket import serve_websocket
+from querator.config import is_loopback
 from querator.core import limits
 from querator.core.ids import MILLISECOND, SECOND, Duration, Instant
 from querator.env import seconds
@@ -54,6 +55,8 @@ class ServerOptions:
     origins: Sequence[str] = ()
     """Web origins whose pages may connect, besides the server's own; "*": any."""
     connections_max: int = limits.CONNECTIONS_MAX
+    connections_per_address_max: int = limits.CONNECTIONS_PER_ADDRESS_MAX
+    """Of one address; those of this machine itself are not counted."""
     drain_timeout: Duration = limits.DRAIN_TIMEOUT
     waiting_paths: Container[str] = frozenset(("/v1/queue.lease",))
     """Requests that may wait for long: a client that hangs up meanwhile ends them."""
@@ -88,6 +91,8 @@ class Server:
         self._hangups = Hangups(registry.env.clock)
         self._number = 0
         self._refusals = 0
+        self._of_address: dict[str, int] = {}
+        """Connections by the peer's address."""
         self._is_draining = False
         self._accepting = trio.CancelScope()
         self._connections = trio.CancelScope()
@@ -149,6 +154,7 @@ class Server:
         """One connection, from its first byte to its closing. Lets no error of the connection out."""
         self._counters.connections += 1
         self._counters.connections_now += 1
+        self._of_address[remote] = self._of_address.get(remote, 0) + 1
         self._number += 1
         try:
             await self._serve(stream, self._number, remote)
@@ -156,6 +162,9 @@ class Server:
             telemetry.emit("api.connection.failed", remote=remote, error=repr(error))
         finally:
             self._counters.connections_now -= 1
+            self._of_address[remote] -= 1
+            if not self._of_address[remote]:
+                del self._of_address[remote]
             if not self._counters.connections_now and self._is_draining:
                 self._is_empty.set()
             with trio.move_on_after(seconds(limits.CLOSE_TIMEOUT)):
@@ -196,7 +205,7 @@ class Server:
                 await self._env.clock.sleep(_ACCEPT_PAUSE)
                 continue
             remote = self._env.net.peer(stream)
-            if self._counters.connections_now < self.options.connections_max:
+            if self._has_room(remote):
                 connections.start_soon(self.serve_stream, stream, remote)
                 continue
             self._counters.connections_refused += 1
@@ -205,6 +214,12 @@ class Server:
                 connections.start_soon(self._refuse, stream)
             else:
                 await trio.aclose_forcefully(stream)
+
+    def _has_room(self, remote: str) -> bool:
+        if self._counters.connections_now >= self.options.connections_max:
+            return False
+        most = self.options.connections_per_address_max
+        return self._of_address.get(remote, 0) < most or is_loopback(remote)
 
     async def _refuse(self, stream: trio.abc.Stream) -> None:
         connection = HttpConnection(

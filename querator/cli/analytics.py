@@ -16,8 +16,9 @@ from querator import config
 from querator.analytics import asking, connect
 from querator.analytics.archive import verify as verify_archive
 from querator.analytics.compact import compact as compact_archive
-from querator.analytics.export import Exporter, Report, silent
-from querator.analytics.export import Progress as Step
+from querator.analytics.directory import Progress as Step
+from querator.analytics.directory import Report, silent
+from querator.analytics.export import Exporter
 from querator.analytics.manifest import read_manifest
 from querator.analytics.page import make_page
 from querator.analytics.report import make_report, queue_names
@@ -86,7 +87,8 @@ async def refresh(
     source = source or Source()
     directory = archive_of(archive, source.data)
     async with source.open() as store:
-        exporter = Exporter(real_env(), [store], directory, payloads=payloads)
+        env = real_env()
+        exporter = Exporter(env, [store], directory, payloads=payloads, workers=env.processes.cores)
         with progress_bar(is_wanted=not source.json) as report:
             done = await exporter.refresh(report)
     if source.json:

@@ -87,6 +87,8 @@ INSTANT_MAX: Final = Instant(253_402_300_799_000_000)
 
 # --- Sessions and sockets -----------------------------------------------------------------------
 CONNECTIONS_MAX: Final = 10_000
+CONNECTIONS_PER_ADDRESS_MAX: Final = 2_048
+"""Of one address that is not loopback; a Go client alone keeps up to 2,000 (CONTRACT.md 1.6)."""
 MESSAGE_BYTES_MAX: Final = 4_194_304
 FRAME_COMMANDS_MAX: Final = 10_000
 """Messages in one WebSocket message."""
@@ -100,12 +102,18 @@ SESSION_GRACE: Final = Duration(5 * SECOND)
 DRAIN_TIMEOUT: Final = Duration(10 * SECOND)
 HEADER_BYTES_MAX: Final = 16_384
 REQUEST_LINE_BYTES_MAX: Final = 8_192
+HEADER_LINES_MAX: Final = 128
+"""Headers of one request; browsers behind proxies send some 40."""
 HEADER_TIMEOUT: Final = Duration(10 * SECOND)
 CONTROL_FRAMES_PER_SECOND_MAX: Final = 50
 FRAGMENTS_MAX: Final = 256
 """Frames of one WebSocket message."""
 BODY_TIMEOUT: Final = Duration(30 * SECOND)
-"""For a request's body, and for a response that is not read."""
+"""For a request's body, and for each slice of a response that is not read ..."""
+BODY_BYTES_PER_SECOND_MIN: Final = 256
+"""... and as much longer as a body of this rate takes: who sends slower is cut off."""
+RESPONSE_SLICE_BYTES: Final = 262_144
+"""What a client has to read of a response within BODY_TIMEOUT."""
 IDLE_TIMEOUT: Final = MINUTE
 """How long a kept-alive HTTP connection may rest between requests."""
 CLOSE_TIMEOUT: Final = Duration(2 * SECOND)
@@ -228,6 +236,10 @@ EXPORT_STEP_ROWS: Final = 250_000
 """Rows gathered before they are written: some 40 MB of columns, and as much again while DuckDB sorts them."""
 EXPORT_STEP_PAYLOAD_BYTES: Final = 67_108_864
 """Payload bytes gathered before they are written, where payloads are exported."""
+EXPORT_PARALLEL_RECORDS: Final = 2_000
+"""Records from which on an export is worth the start of other processes, a third of a second."""
+WORKER_EXPORT_MEMORY: Final = "256MB"
+"""Of the DuckDB connection of each of them."""
 EXPORT_SLICE: Final = Duration(1_000)
 """How long an export folds before the event loop's other tasks have their turn."""
 EXPORT_PACE: Final = 0.2

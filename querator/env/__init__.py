@@ -1,4 +1,4 @@
-"""The one door to the outside world: clock, randomness, network, files, threads.
+"""The one door to the outside world: clock, randomness, network, files, threads, processes.
 
 A node is given one ``Env`` and reaches for nothing around it, so that the same code runs in
 production (``real.real_env()``), in tests and in simulations (``virtual.virtual_env(seed)``), where
@@ -28,6 +28,8 @@ from querator.env.seams import (
     FileLocked,
     Files,
     Net,
+    NoProcesses,
+    Processes,
     Rng,
     Threads,
     Worker,
@@ -41,6 +43,8 @@ __all__ = [
     "FileLocked",
     "Files",
     "Net",
+    "NoProcesses",
+    "Processes",
     "Rng",
     "Threads",
     "Worker",

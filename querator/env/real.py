@@ -6,10 +6,12 @@ import os
 import queue
 import secrets
 import ssl
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar, TypeVarTuple
 
@@ -436,6 +438,45 @@ class SystemThreads:
         return ThreadWorker(name)
 
 
+class SystemProcesses:
+    """Processes of this interpreter."""
+
+    @property
+    def cores(self) -> int:
+        return len(os.sched_getaffinity(0))
+
+    @contextlib.asynccontextmanager
+    async def run(self, module: str) -> AsyncIterator[trio.abc.Stream]:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        if process.stdin is None or process.stdout is None:
+            raise TypeError("a process without pipes")
+        stream = trio.StapledStream(process.stdin, process.stdout)
+        try:
+            yield stream
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
+                process.kill()
+                await process.wait()
+
+
+def standard_stream() -> trio.abc.Stream:
+    """This process's standard input and output, for one that was started by ``run``."""
+    return trio.StapledStream(
+        trio.lowlevel.FdStream(os.dup(sys.stdout.fileno())),
+        trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())),
+    )
+
+
 def real_env() -> Env:
     """Production's Env."""
-    return Env(clock=RealClock(), rng=SystemRng(), net=TcpNet(), files=SystemFiles(), threads=SystemThreads())
+    return Env(
+        clock=RealClock(),
+        rng=SystemRng(),
+        net=TcpNet(),
+        files=SystemFiles(),
+        threads=SystemThreads(),
+        processes=SystemProcesses(),
+    )

@@ -2,6 +2,7 @@
 
 import ssl as _ssl
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar, TypeVarTuple
 
@@ -157,6 +158,27 @@ class Threads(Protocol):
         """A new thread of its own; the caller closes it."""
 
 
+class Processes(Protocol):
+    """Other processes of this program, for work that needs more than one core."""
+
+    @property
+    def cores(self) -> int:
+        """How many can work at once."""
+
+    def run(self, module: str) -> AbstractAsyncContextManager[trio.abc.Stream]:
+        """Run a module of ours in a process of its own, whose standard input and output are the stream.
+        It is killed when the block ends, if it has not ended with its input."""
+
+
+class NoProcesses:
+    """Where there is but one."""
+
+    cores = 1
+
+    def run(self, module: str) -> AbstractAsyncContextManager[trio.abc.Stream]:
+        raise NotImplementedError(f"there are no processes here to run {module}")
+
+
 @attrs.frozen(kw_only=True)
 class Env:
     """All that the outside world gives to a node."""
@@ -166,6 +188,7 @@ class Env:
     net: Net
     files: Files
     threads: Threads
+    processes: Processes = attrs.field(factory=NoProcesses)
 
 
 def seconds(duration: Duration) -> float:

@@ -6,10 +6,10 @@ from simulations.checkers.evidence import Evidence
 def check_attempts(evidence: Evidence) -> list[str]:
     """By the steps, and by the attempt numbers that clients were shown."""
     faults: list[str] = []
-    most = evidence.options.attempts_max
     shown: dict[tuple[int, int, int], int] = {}
     for history in evidence.histories.values():
         where = history.partition
+        most = evidence.terms.attempts_max.get(where, 0)
         for step in history.steps:
             if step.what == "reserved":
                 shown[where, step.named, step.item] = step.attempts + 1

@@ -3,34 +3,26 @@ counts as the model does."""
 
 import attrs
 
-from querator.core.state import PartitionState
 from simulations.checkers.evidence import Evidence
 
 
-def check_conservation(evidence: Evidence, owned: dict[int, PartitionState]) -> list[str]:
-    """``owned``: the states that the living owner had at the end, with nothing undecided."""
-    faults: list[str] = []
+def check_conservation(evidence: Evidence) -> list[str]:
+    """A partition that halted has seen a sum that was not right, or worse."""
+    faults = [f"S9: {halted}" for halted in evidence.facts.halted]
     for history in evidence.histories.values():
         for position, counts, produced in history.counts:
             if sum(attrs.astuple(counts)) != produced:
                 faults.append(f"S9: after record {position} of {history.partition}: {counts} of {produced}")
                 break
-        state = owned.get(history.partition)
-        if state is None or not history.records or state.position != history.records[-1][0] + 1:
+    for seen in evidence.facts.sightings:
+        partition = evidence.histories.get(seen.partition)
+        if partition is None or seen.position > len(partition.counts):
             continue
-        model = history.live
-        ours = (model.ready, model.scheduled, model.reserved, model.dead, model.completed, len(history.items))
-        theirs = (
-            state.ready,
-            state.scheduled,
-            state.reserved,
-            len(state.dead),
-            state.completed,
-            state.produced,
-        )
-        if ours != theirs:
+        _, model, produced = partition.counts[seen.position - 1]
+        ours = (model.ready, model.scheduled, model.reserved, model.dead, model.completed, produced)
+        if ours != seen.counts:
             faults.append(
-                f"S9: the owner of {history.partition} counts (ready, scheduled, reserved, dead, completed, "
-                f"produced) {theirs}, the log says {ours}"
+                f"S9: the owner of {seen.partition} counted (ready, scheduled, reserved, dead, completed, "
+                f"produced) {seen.counts} at {seen.position}, the log says {ours}"
             )
     return faults

@@ -8,16 +8,20 @@ From the production code it takes the words only: the events' names and fields, 
 """
 
 from bisect import insort
+from collections import Counter
+from collections.abc import Container
+from typing import Final
 
 import attrs
 
 from querator.core import events as ev
 from querator.core.ids import PartitionId, Position
-from querator.env.virtual import virtual_env
 from querator.log.codec import decode_events, payloads_of
-from querator.log.memory import MemoryDisk, MemoryLog
 from querator.log.records import Record
 from querator.log.store import LogStore
+
+_INCARNATION_BITS: Final = 40
+"""Each incarnation of a partition numbers from a start of its own."""
 
 
 @attrs.define(eq=False)
@@ -83,6 +87,7 @@ class Step:
     due: int = 0
     expires_at: int = 0
     why: str = ""
+    reserved_at: int = 0
 
 
 @attrs.frozen
@@ -126,6 +131,12 @@ class History:
     """(position, items by state, items ever produced) after every record."""
     claims: list[tuple[int, int, int]] = attrs.Factory(list)
     """(position, nonce, tail that the claimant had read)."""
+    incarnations: list[int] = attrs.Factory(list)
+    """Of the claims."""
+    claimed_at: list[tuple[int, int]] = attrs.Factory(list)
+    """(position, time) of the claims."""
+    claimants: list[str] = attrs.Factory(list)
+    """Names of the nodes that claimed."""
     records: list[tuple[int, int, int]] = attrs.Factory(list)
     """(position, nonce of the record, time of its first turn)."""
     turns: list[tuple[int, int]] = attrs.Factory(list)
@@ -139,6 +150,8 @@ class History:
     moved: list[tuple[int, int, int, int]] = attrs.Factory(list)
     """(position, target, last move, count)."""
     moved_payloads: list[bytes] = attrs.Factory(list)
+    kinds: Counter[str] = attrs.Factory(Counter)
+    """How often each kind of event is in the log."""
     unknown: list[str] = attrs.Factory(list)
     """Events that the model has no rule for, and steps that made no sense to it."""
 
@@ -167,6 +180,7 @@ class History:
                 self.now = max(self.now, event.at)
                 first_turn = first_turn or event.at
             else:
+                self.kinds[type(event).__name__] += 1
                 self._apply(event, record)
         self.records.append((record.position, record.nonce, first_turn))
         self.counts.append((record.position, attrs.evolve(self.live), len(self.items)))
@@ -177,6 +191,13 @@ class History:
         match event:
             case ev.Claimed():
                 self.claims.append((record.position, event.nonce, event.read_tail))
+                if self.incarnations and event.incarnation > self.incarnations[-1]:
+                    # Numbers that clients may have seen in the lost end of another server's log: none again.
+                    self._reservations = (event.incarnation - 1 << _INCARNATION_BITS) - 1
+                self.incarnations.append(event.incarnation)
+                # By the claimant's own clock, which may be behind the last owner's.
+                self.claimed_at.append((record.position, self.turns[-1][1]))
+                self.claimants.append(event.node)
                 self.nonce = event.nonce
             case ev.ItemsProduced():
                 self._produced(event, record)
@@ -213,6 +234,8 @@ class History:
                     for number in range(first, first + count):
                         self.moved_payloads.append(self.items[number].payload)
                         self._step("moved", self.items[number], "moved")
+            case ev.PayloadsCarried():
+                self._carried(event, record)
             case ev.SessionResumed() | ev.PolicyApplied() | ev.BucketOpened() | ev.ClockStepped():
                 pass
             case ev.LossAccepted():
@@ -245,6 +268,7 @@ class History:
                 due or item.due,
                 item.expires_at,
                 why,
+                holding.at if holding is not None else 0,
             )
         )
         self._tally(item.state, -1)
@@ -293,6 +317,13 @@ class History:
             else:
                 self._step("produced", item, "ready")
                 self._arrive(item)
+
+    def _carried(self, event: ev.PayloadsCarried, record: Record) -> None:
+        """The same payloads again, in a record that will be kept longer."""
+        numbers = [number for first, count in event.runs for number in range(first, first + count)]
+        for number, payload in payloads_of(record, numbers).items():
+            if bytes(payload) != self.items[number].payload:
+                self.unknown.append(f"S2: record {record.position} carries {payload!r} as item {number}")
 
     def _arrive(self, item: Item) -> None:
         lane = self._lane(item)
@@ -445,18 +476,17 @@ def _size(runs: ev.Runs) -> int:
     return sum(count for _, count in runs)
 
 
-async def read_histories(disk: MemoryDisk, keyed: set[int]) -> list[History]:
+async def read_histories(store: LogStore, keyed: Container[int]) -> dict[int, History]:
     """The histories of all partitions but the catalog; ``keyed`` are those ordered by key."""
-    store = MemoryLog(virtual_env(0), disk)
-    histories: list[History] = []
-    for partition in await store.partitions():
-        if partition:
-            histories.append(await read_history(store, partition, keyed=partition in keyed))
-    return histories
+    return {
+        partition: await read_history(store, partition, keyed=partition in keyed)
+        for partition in await store.partitions()
+        if partition
+    }
 
 
 async def read_history(store: LogStore, partition: PartitionId, *, keyed: bool) -> History:
-    """Of one partition, from its first record on."""
+    """The history of a partition that is kept from its beginning."""
     history = History(partition, keyed)
     position = 1
     while True:

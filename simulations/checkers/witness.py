@@ -27,8 +27,8 @@ def check_witness(evidence: Evidence) -> list[str]:
     faults: list[str] = []
     for partition, operations in _operations(evidence).items():
         for operation in operations:
-            committed = evidence.at(partition, operation.place[0])
-            if operation.returned < committed:
+            committed = evidence.committed(partition, operation.place[0])
+            if committed is not None and operation.returned < committed:
                 faults.append(
                     f"S16: {operation.what} was answered at {operation.returned:.6f}, "
                     f"committed at {committed:.6f} (record {operation.place[0]} of {partition})"

@@ -1,5 +1,7 @@
 """History in buckets: announced in the log, dropped whole, and no live payload goes with them."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -9,6 +11,7 @@ from querator.core.ids import QueueName
 from querator.env.virtual import virtual_env
 from querator.errors import LogUnavailable
 from querator.log.memory import MemoryLog
+from querator.log.records import Snapshot
 from tests.actors.conftest import Client, World, settle_down
 
 
@@ -136,3 +139,38 @@ async def test_a_bucket_stays_while_a_live_payload_cannot_be_read(
         monkeypatch.setattr(node.payloads, "read_items", nothing)
         assert await node.buckets.prune("memory", buckets_kept=1) == []
         assert world.disk.find(partition, 1) is not None
+
+
+async def test_a_bucket_is_kept_while_no_snapshot_behind_it_can_be_read_back(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one was stored is no proof: it may have been damaged on its way. Neither the partition's nor
+    the catalog's."""
+    for damaged in (0, 1):
+        async with world.node() as node:
+            partition = await world.create(node, QueueName(f"q{damaged}"))
+            Client(node).produce(b"x", queue=QueueName(f"q{damaged}"))
+            await settle_down()
+            await node.buckets.roll("memory")
+            store = node.stores["memory"]
+            original = store.put_snapshot
+
+            async def put_and_damage(
+                snapshot: Snapshot,
+                original: Callable[[Snapshot], Awaitable[None]] = original,
+                is_of_queue: bool = bool(damaged),
+            ) -> None:
+                await original(snapshot)
+                if is_of_queue is bool(snapshot.partition):
+                    kept = world.disk.partitions[snapshot.partition].snapshots
+                    kept[-1] = (kept[-1][0], b"rotten")
+
+            with monkeypatch.context() as patched:
+                patched.setattr(store, "put_snapshot", put_and_damage)
+                assert await node.buckets.prune("memory", buckets_kept=1) == []
+        async with world.node() as node:
+            client = Client(node)
+            client.reserve(queue=QueueName(f"q{damaged}"))
+            await settle_down()
+            assert partition in node.broker.actors
+            assert len(client.reservations) == 1

@@ -222,3 +222,29 @@ async def test_a_deadline_that_passes_while_the_store_refuses_is_kept_after_the_
         await trio.sleep(8)
         state = node.broker.actors[partition].state
         assert (state.ready, state.reserved) == (2, 0)
+
+
+async def test_a_deadline_that_a_stalled_commit_postponed_is_told_when_it_is_in_the_log(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """After a crash the log knows no later one; what else was in the record leaves at once."""
+    async with world.node() as node:
+        partition = await world.create(node, reservation_timeout=Duration(5 * SECOND), partitions=1)
+        producer, consumer = Client(node), Client(node, "s")
+        consumer.subscribe()
+        await settle_down()
+        world.gate.close()
+        producer.produce(b"a")
+        await world.gate.wait_arrived()
+        await trio.sleep(2)
+        world.gate.open()
+        world.gate.close()
+        await settle_down()
+        assert isinstance(producer.answer(1), Produced)
+        assert consumer.reservations == []
+        assert world.gate.waiting == 1
+        world.gate.open()
+        await settle_down()
+        (told,) = consumer.reservations
+        kept = node.broker.actors[partition].state.reservations[told.reservation]
+        assert told.deadline == kept.deadline == node.env.clock.now() + 5 * SECOND

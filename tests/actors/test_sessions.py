@@ -7,10 +7,10 @@ from trio.testing import MockClock
 from querator.actors.node import Node
 from querator.actors.ports import ReservationLost
 from querator.core.commands import Verb
-from querator.core.ids import SECOND, PartitionId
+from querator.core.ids import SECOND, PartitionId, SessionId
 from querator.core.limits import HOLD_TIMEOUT
 from querator.core.replies import Code, Done, Rejected, Reserved, Settled
-from querator.errors import AppendOutcomeUnknown
+from querator.errors import AppendOutcomeUnknown, LogUnavailable
 from tests.actors.conftest import Client, World, settle_down
 
 
@@ -268,3 +268,33 @@ async def test_a_push_that_a_rebuilt_partition_could_not_make_is_made_anew(
         consumer.settle(pushed)
         await settle_down()
         assert consumer.answer(2) == Settled(1)
+
+
+@pytest.mark.parametrize("says_goodbye", [True, False])
+async def test_a_session_that_ends_while_the_store_refuses_gives_back_what_it_held(
+    autojump_clock: MockClock, world: World, says_goodbye: bool
+) -> None:
+    """By its goodbye or by its grace: it happens once, and nobody would ask again before max_runtime."""
+    async with world.node() as node:
+        await world.create(node)
+        client, holder, other = Client(node), Client(node, "s"), Client(node, "t")
+        holder.subscribe()
+        client.produce(b"a")
+        await settle_down()
+        assert len(holder.reservations) == 1
+        for _ in range(14):
+            world.gate.fail(LogUnavailable("away"))
+        client.produce(b"b", request=3)
+        await trio.sleep(1)
+        if says_goodbye:
+            node.broker.begin_turn()
+            node.broker.session_closed(holder)
+            node.broker.end_turn()
+        else:
+            holder.is_open = False
+            node.broker.session_lost(SessionId("s"), 1)
+        await trio.sleep(8)
+        await trio.sleep(20)
+        other.subscribe()
+        await settle_down()
+        assert sorted(payload for got in other.reservations for payload in got.payloads) == [b"a", b"b"]

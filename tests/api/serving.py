@@ -20,6 +20,8 @@ from tests.api.fakes import FakeBroker
 from tests.api.pure import SECRET
 
 PORT = 2319
+LARGE = 4_000_000
+"""Bytes of the answer to ``/large``."""
 
 
 class EchoHandler:
@@ -48,6 +50,8 @@ class EchoHandler:
             except trio.Cancelled:
                 self.cancelled += 1
                 raise
+        if request.path == "/large":
+            return HttpResponse(200, [], bytes(LARGE))
         if request.path == "/slow":
             await trio.sleep(2)
         size = "too large" if request.is_too_large else str(len(request.body))

@@ -59,6 +59,19 @@ def test_whether_the_connection_stays(data: bytes, *, keeps_alive: bool) -> None
         head("X: a\x00b"),
         head("X: a\rb"),
         head(" folded: x"),
+        head("X: a", " folded"),
+        head("X: a", "\tfolded"),
+        head("Transfer-Encoding:", " chunked"),
+        head("X: a\nContent-Length: 5"),
+        head("Transfer-Encoding: chunked;q=1"),
+        head("Transfer-Encoding: identity"),
+        head("Transfer-Encoding: \x0bchunked"),
+        head("Transfer-Encoding:"),
+        head("Content-Length: 5", "content-length: 5"),
+        head("Content-Length: 5,"),
+        head("Content-Length: 1e1"),
+        head("Content-Length: \xb2"),
+        head("X\xa0Y: z"),
         head("no colon"),
         head(line="POST / HTTP/1.1 extra"),
         head(line="POST /"),
@@ -96,6 +109,14 @@ def test_headers_have_their_bound() -> None:
     assert caught.value.status == 431
     with pytest.raises(HttpFault) as caught:
         find_head(head("X: " + "x" * (room + 20))[:-4], 0)
+    assert caught.value.status == 431
+
+
+def test_headers_have_a_number() -> None:
+    most = limits.HEADER_LINES_MAX - 1  # beside Host
+    assert len(read_head(head(*[f"X-{number}: y" for number in range(most)])).headers) == most + 1
+    with pytest.raises(HttpFault) as caught:
+        read_head(head(*[f"X-{number}: y" for number in range(most + 1)]))
     assert caught.value.status == 431
 
 

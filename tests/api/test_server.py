@@ -1,5 +1,6 @@
 """The one port as an HTTP server: what it answers, what it refuses, and that nothing brings it down."""
 
+import contextlib
 import errno
 
 import msgspec
@@ -17,7 +18,7 @@ from querator.api.server import Server, ServerOptions
 from querator.core import limits
 from querator.env import seconds
 from querator.errors import LogUnavailable
-from tests.api.serving import EchoHandler, Running, read_all, running
+from tests.api.serving import LARGE, EchoHandler, Running, read_all, running
 
 
 def request(line: str = "POST /x HTTP/1.1", *headers: str, body: bytes = b"") -> bytes:
@@ -168,6 +169,16 @@ async def test_the_handler_says_how_large_a_body_may_be(
         (b"G" * 20_000, 414),
         (request("GET /x HTTP/1.1", "X: " + "y" * limits.HEADER_BYTES_MAX), 431),
         (request("GET /x HTTP/1.1", *["X: y"] * 4_000), 431),
+        (request("GET /x HTTP/1.1", *["X: y"] * limits.HEADER_LINES_MAX), 431),
+        (request("POST /x HTTP/1.1", "Content-Length: 5 ", "Content-Length: 5"), 400),
+        (b"POST /x HTTP/1.1\r\nHost: h\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST /x HTTP/1.1\nHost: h\n\r\n\r\n", 400),
+        (request("POST /x HTTP/1.1", "X: a", " Content-Length: 40"), 400),
+        (request("POST /x HTTP/1.1", "Transfer-Encoding: chunked", body=b"5;\nx\r\nhello\r\n0\r\n\r\n"), 400),
+        (
+            request("POST /x HTTP/1.1", "Transfer-Encoding: chunked", body=b"0\r\n\nGET / HTTP/1.1\r\n\r\n"),
+            400,
+        ),
     ],
 )
 async def test_what_is_no_request_is_refused_and_closed(
@@ -207,6 +218,81 @@ async def test_a_body_that_dawdles_is_given_up(autojump_clock: MockClock) -> Non
         ((status, _, _),) = await ask(house, request("POST /x HTTP/1.1", "Content-Length: 3", body=b"a"))
         assert status == 408
         assert trio.current_time() - began == pytest.approx(seconds(limits.BODY_TIMEOUT), abs=3)
+
+
+async def trickle(stream: trio.abc.Stream, size: int, every: float) -> None:
+    """So many bytes, again and again, until the other side has had enough."""
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        while True:
+            await trio.sleep(every)
+            await stream.send_all(b"x" * size)
+
+
+async def test_a_body_below_the_least_rate_is_given_up(autojump_clock: MockClock) -> None:
+    """However regular it is: each byte earns no patience."""
+    async with running() as house, await house.stream() as stream, trio.open_nursery() as nursery:
+        began = trio.current_time()
+        await stream.send_all(request("POST /x HTTP/1.1", "Content-Length: 900"))
+        nursery.start_soon(trickle, stream, 5, 1.0)
+        assert (await stream.receive_some(1_000)).startswith(b"HTTP/1.1 408 ")
+        assert trio.current_time() - began == pytest.approx(seconds(limits.BODY_TIMEOUT), abs=3)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("headers", [["Content-Length: 90000"], ["Transfer-Encoding: chunked"]])
+async def test_a_body_at_the_least_rate_may_take_its_time(
+    headers: list[str], autojump_clock: MockClock
+) -> None:
+    """A slow line is no attack: the body comes whole, long after a still one would have been given up."""
+    async with running() as house, await house.stream() as stream:
+        house.http.limit = 100_000
+        began = trio.current_time()
+        await stream.send_all(request("POST /x HTTP/1.1", *headers, CLOSE))
+        size = limits.BODY_BYTES_PER_SECOND_MIN
+        sent = 0
+        while sent < 90_000:
+            piece = b"x" * min(size, 90_000 - sent)
+            sent += len(piece)
+            framed = piece if headers[0].startswith("Content") else b"%x\r\n%b\r\n" % (len(piece), piece)
+            await stream.send_all(framed)
+            await trio.sleep(1)
+        if not headers[0].startswith("Content"):
+            await stream.send_all(b"0\r\n\r\n")
+        ((status, _, body),) = split(await read_all(stream))
+        assert (status, body) == (200, b"POST /x 90000")
+        assert trio.current_time() - began > 5 * seconds(limits.BODY_TIMEOUT)
+
+
+async def test_a_response_that_is_not_read_is_given_up(autojump_clock: MockClock) -> None:
+    """One that is read slowly is not: each slice has its time."""
+    async with running() as house:
+        async with await house.stream() as still:
+            await still.send_all(request("POST /large HTTP/1.1"))
+            await trio.sleep(seconds(limits.BODY_TIMEOUT) + 3)
+            assert house.server.registry.counters.connections_now == 0
+        async with await house.stream() as slow:
+            await slow.send_all(request("POST /large HTTP/1.1", CLOSE))
+            size = 0
+            while data := await slow.receive_some(LARGE // 16):
+                size += len(data)
+                await trio.sleep(seconds(limits.BODY_TIMEOUT) / 10)
+            assert size > LARGE
+
+
+async def test_those_who_dawdle_do_not_keep_others_waiting(autojump_clock: MockClock) -> None:
+    """Hundreds of connections that send a byte now and then; meanwhile requests take no time at all."""
+    async with running() as house, trio.open_nursery() as nursery:
+        for _ in range(300):
+            stream = await house.stream()
+            nursery.start_soon(trickle, stream, 1, 5.0)
+        for _ in range(8):
+            await trio.sleep(1)
+            before = trio.current_time()
+            ((status, _, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
+            assert (status, trio.current_time()) == (200, before)
+        await trio.sleep(seconds(limits.HEADER_TIMEOUT) + 10)
+        assert house.server.registry.counters.connections_now == 0
+        nursery.cancel_scope.cancel()
 
 
 async def test_an_idle_connection_is_closed_without_a_word(autojump_clock: MockClock) -> None:
@@ -317,6 +403,29 @@ async def test_connections_have_their_bound(autojump_clock: MockClock) -> None:
         ((status, _, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
         assert status == 200
         await second.aclose()
+
+
+async def test_connections_of_one_address_have_their_bound(autojump_clock: MockClock) -> None:
+    """This machine's own have none; others are not touched by one that has many."""
+    options = ServerOptions(connections_per_address_max=2)
+    async with running(options=options) as house, contextlib.AsyncExitStack() as stack:
+        for _ in range(2):
+            await stack.enter_async_context(await house.stream())
+        await wait_all_tasks_blocked()
+        ((status, headers, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert house.server._has_room("192.0.2.7")
+        for own in ("127.0.0.1", "::1"):
+            house.server._of_address[own] = 1_000
+            assert house.server._has_room(own)
+        house.server._of_address["192.0.2.7"] = 2
+        assert not house.server._has_room("192.0.2.7")
+    async with running(options=options) as house:
+        for _ in range(5):
+            ((status, _, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
+            assert status == 200
+            await wait_all_tasks_blocked()
+        assert house.server._of_address == {}
 
 
 class FullListener(trio.abc.Listener[trio.abc.Stream]):

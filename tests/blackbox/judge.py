@@ -17,10 +17,9 @@ from querator.core.ids import PartitionId, Position
 from querator.errors import AppendOutcomeUnknown
 from querator.log.records import Record
 from querator.log.store import LogStore, Verdict
-from simulations.checkers.evidence import Evidence
-from simulations.checkers.history import History, read_history
-from simulations.options import Options
-from simulations.run import CHECKERS
+from simulations.checkers import CHECKERS
+from simulations.checkers.evidence import Evidence, Terms
+from simulations.checkers.history import History, read_histories
 from tests.blackbox.arena import Arena
 from tests.blackbox.record import Account, read_account
 from tests.log.records import make_chain
@@ -50,19 +49,10 @@ async def judge(arena: Arena, *, is_drained: bool = True) -> Judgement:
     """Of a run whose servers have ended. ``is_drained``: everything was to be completed."""
     account = read_account(arena.history)
     async with arena.open_log() as log:
-        histories = {
-            int(partition): await read_history(log, partition, keyed=False)
-            for partition in await log.partitions()
-            if partition
-        }
+        histories = await read_histories(log, keyed=())
         stale = await try_stale_appends(log, histories)
     # The log's clock is not the clients': that an answer never came before its commit is the simulations'.
-    committed = {
-        (number, position): float("-inf")
-        for number, history in histories.items()
-        for position, *_ in history.records
-    }
-    evidence = Evidence(Options(seed=arena.seed), account.seen, histories, committed)
+    evidence = Evidence(Terms(), account.seen, histories)
     faults = [fault for check in CHECKERS.values() for fault in check(evidence)]
     faults += stale.faults
     faults += await trio.to_thread.run_sync(_verify, arena)

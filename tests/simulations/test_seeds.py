@@ -1,4 +1,4 @@
-"""A few seeds of the simulator: no violation, and the same run again from the same seed."""
+"""Seeds of the simulator: no violation, the same run again from the same seed, and the ledger of all that."""
 
 import os
 import subprocess
@@ -6,33 +6,35 @@ import sys
 
 import pytest
 
-from simulations.options import Options
-from simulations.run import run_seed
+from simulations import ledger
+from simulations.campaign import campaign
+from simulations.case import Case
+from simulations.marks import missing
+from simulations.seeds import read_lessons
 
 _SEEDS = 20
 _PRINT_DIGESTS = """
 import attrs
-from simulations.options import Options
-from simulations.run import run_seed
+from simulations.case import Case
 for seed in range(1, {} + 1):
-    outcome = run_seed(attrs.evolve(Options.draw(seed), safety_seconds=3.0))
-    print("digest:", outcome.digest, outcome.code)
+    case = Case.draw(seed, "dense" if seed % 2 else "swarm")
+    case = case.evolve(attrs.evolve(case.options, safety_seconds=3.0))
+    outcome = case.run()
+    print(outcome.digest, outcome.code)
 """
 
 
-@pytest.mark.parametrize("seed", [1, 2, 4, 8])
-def test_a_seed_runs_without_violation(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "profile"), [(1, "swarm"), (2, "swarm"), (4, "swarm"), (1, "dense")])
+def test_a_seed_runs_without_violation(seed: int, profile: str) -> None:
     """Faults strike, then everything heals and comes to its end."""
-    outcome = run_seed(Options.draw(seed))
-    assert outcome.faults == []
+    outcome = Case.draw(seed, profile).run()
+    assert outcome.faults == ()
     assert outcome.acknowledged
 
 
-def test_every_fault_at_once_leads_to_no_violation() -> None:
-    """The dense profile switches nothing off."""
-    outcome = run_seed(Options.draw(1, "dense"))
-    assert outcome.faults == []
-    assert outcome.marks["node.crashed"]
+def test_seeds_that_once_failed_fail_no_more() -> None:
+    """Those of simulations/seeds.txt."""
+    assert [lesson.text for lesson in read_lessons() if lesson.case.run().faults] == []
 
 
 def test_twenty_seeds_are_the_same_runs_in_two_processes() -> None:
@@ -49,3 +51,17 @@ def test_twenty_seeds_are_the_same_runs_in_two_processes() -> None:
     first, second = (process.communicate()[0].splitlines() for process in processes)
     assert len(first) == len(dict.fromkeys(first)) == _SEEDS
     assert first == second
+
+
+def test_the_ledger_is_what_the_command_makes_of_the_records() -> None:
+    """``python -m simulations --ledger``, after a campaign was recorded or a seed was added."""
+    assert ledger.PAGE.read_text() == ledger.render()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(4_800)
+def test_an_hour_of_the_dense_profile_shows_no_violation_and_every_fault() -> None:
+    """On all cores."""
+    tally = campaign("dense", minutes=60.0, start=100_000)
+    assert tally.failed == []
+    assert missing(tally.marks) == []
