@@ -12,13 +12,13 @@ from querator.actors.broker import Broker
 from querator.actors.partition import PartitionActor
 from querator.actors.payloads import PayloadService
 from querator.actors.supervisor import ask
-from querator.core.commands import ConfirmMoves, Receive
+from querator.core.commands import ConfirmMoves, ReadStats, Receive
 from querator.core.events import Attributes
 from querator.core.evolve import ATTRIBUTE_NAMES
 from querator.core.ids import MILLISECOND, Duration, PartitionId, Place
 from querator.core.limits import MOVE_ITEMS_MAX
 from querator.core.place_ids import encode_place
-from querator.core.replies import Done
+from querator.core.replies import Done, Rejected
 from querator.core.segments import SEGMENT_BITS
 from querator.core.state import PartitionState
 from querator.env import Env
@@ -70,6 +70,11 @@ class Mover:
                 return False
             first_move = channel.first_move
             items = list(channel.items)[:MOVE_ITEMS_MAX]
+            # That they died, and in this order, is in the log when an answer decided after it arrives: the
+            # target must not take over a death that a crash undoes, nor a move's number another item.
+            committed = await ask(self._broker, actor.partition, ReadStats())
+            if isinstance(committed, Rejected) or self._broker.actors.get(actor.partition) is not actor:
+                return True
             found = self._resident(actor, items)
             missing = [item for item in items if item not in found]
             if missing:

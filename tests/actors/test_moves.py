@@ -3,6 +3,7 @@
 import trio
 from trio.testing import MockClock
 
+from querator.actors.claim import claim
 from querator.actors.verification import verify_partition
 from querator.core.commands import Receive, Verb
 from querator.core.events import Attributes
@@ -72,3 +73,27 @@ async def test_a_move_that_was_taken_is_not_taken_again(autojump_clock: MockCloc
     for partition in (source, target):
         found = await verify_partition(MemoryLog(virtual_env(1), world.disk), partition)  # type: ignore[arg-type]
         assert found.is_good, found
+
+
+async def test_a_death_that_never_gets_into_the_log_moves_nothing(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """The item lives on where it was: in its dead queue as well it would be there twice, and the number of
+    the move would be the next dead item's too."""
+    async with world.node() as node:
+        target = await world.create(node, DEAD)
+        source = await world.create(node, dead_queue="dead")
+        consumer = Client(node, "s")
+        consumer.subscribe(batch=100)
+        Client(node).produce(b"a", b"b")
+        await settle_down()
+        world.gate.close()
+        consumer.settle(consumer.reservations[0], Verb.DEAD, reason="bad address")
+        await world.gate.wait_arrived()
+        await settle_down()
+        rival = virtual_env(2)
+        await claim(MemoryLog(rival, world.disk), rival, source, node="rival")
+        world.gate.open()
+        await trio.sleep(1)
+        assert node.broker.actors[target].state.produced == 0
+        assert node.broker.actors[source].state.reserved == 2
