@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
 
 from simulations import ledger
-from simulations.campaign import Tally, campaign, run_cases
+from simulations.campaign import Tally, Workers, campaign
 from simulations.case import Case
 from simulations.checkers import CHECKERS, REPLAY
 from simulations.crash_points import baseline, paired_crashes, single_crashes
@@ -167,13 +166,17 @@ def _search(names: list[str], seeds: int) -> int:
 def _crash_points(asked: argparse.Namespace) -> int:
     names = [asked.scenario] if asked.scenario else [name for name in SCENARIOS if not SCENARIOS[name].story]
     tally = Tally()
-    for name in names:
-        case, steps = baseline(name)
-        cases: list[Case] = list(single_crashes(case, steps, asked.every))
-        if name in CENTRAL:
-            cases += paired_crashes(case, steps, asked.pairs)
-        print(f"{name}: {steps} steps, {len(cases)} runs", flush=True)
-        _run_all(cases, tally, keep_going=asked.keep_going)
+    with Workers() as workers:
+        for name in names:
+            case, steps = baseline(name)
+            cases: list[Case] = list(single_crashes(case, steps, asked.every))
+            if name in CENTRAL:
+                cases += paired_crashes(case, steps, asked.pairs)
+            print(f"{name}: {steps} steps, {len(cases)} runs", flush=True)
+            for crashed, outcome in workers.run(cases):
+                tally.add(crashed, outcome)
+                if outcome.code and not asked.keep_going:
+                    break
     _summary(tally, "crash points")
     if asked.record:
         ledger.record(tally, "crash points", asked.record)
@@ -181,13 +184,6 @@ def _crash_points(asked: argparse.Namespace) -> int:
         return _report(*tally.failed[0])
     print(f"python -m simulations --crash-points --every {asked.every} --pairs {asked.pairs}")
     return int(tally.code)
-
-
-def _run_all(cases: Iterable[Case], tally: Tally, *, keep_going: bool) -> None:
-    for case, outcome in run_cases(cases):
-        tally.add(case, outcome)
-        if outcome.code and not keep_going:
-            return
 
 
 if __name__ == "__main__":

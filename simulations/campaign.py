@@ -2,16 +2,21 @@
 
 import multiprocessing
 import os
+import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import count
+from typing import Final, NoReturn, Self
 
 import attrs
 
 from simulations.case import Case
 from simulations.outcome import Exit, Outcome
+
+_CPU_SECONDS_MAX: Final = 60.0
+"""Of one run; a long one takes five."""
 
 
 @attrs.define
@@ -53,37 +58,59 @@ class Tally:
         return max((outcome.code for _, outcome in self.failed), default=Exit.GOOD)
 
 
+class _TooLongError(Exception):
+    """A run that does not end."""
+
+
+def _give_up(*_: object) -> NoReturn:
+    raise _TooLongError
+
+
 def _run(case: Case) -> Outcome:
+    # Virtual time does not help against a loop that never waits.
+    signal.signal(signal.SIGVTALRM, _give_up)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _CPU_SECONDS_MAX)
     try:
         return case.run()
     except Exception as error:  # noqa: BLE001  # one run's death is its outcome, not the campaign's
         return Outcome(case.options.seed, Exit.CRASH, (f"crash: {error!r}",), "", 0.0, 0, {}, 0, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
-def run_cases(
-    cases: Iterable[Case], *, minutes: float | None = None, workers: int = 0
-) -> Iterator[tuple[Case, Outcome]]:
-    """Run them, as many at once as there are cores; each as it ends. After ``minutes`` none is begun."""
-    end = time.monotonic() + minutes * 60 if minutes is not None else float("inf")
-    queue = iter(cases)
-    workers = workers or os.cpu_count() or 1
-    running: dict[Future[Outcome], Case] = {}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+class Workers:
+    """Processes that run cases, as many as there are cores."""
+
+    def __init__(self) -> None:
+        self._count = os.cpu_count() or 1
+        self._pool = ProcessPoolExecutor(self._count, mp_context=multiprocessing.get_context("spawn"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def run(self, cases: Iterable[Case], *, minutes: float | None = None) -> Iterator[tuple[Case, Outcome]]:
+        """Each case and what became of it, as it ends. After ``minutes`` none is begun."""
+        end = time.monotonic() + minutes * 60 if minutes is not None else float("inf")
+        queue = iter(cases)
+        running: dict[Future[Outcome], Case] = {}
         try:
             while True:
-                while len(running) < workers + 1 and time.monotonic() < end:
+                while len(running) < self._count + 1 and time.monotonic() < end:
                     case = next(queue, None)
                     if case is None:
                         break
-                    running[pool.submit(_run, case)] = case
+                    running[self._pool.submit(_run, case)] = case
                 if not running:
                     return
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in sorted(done, key=lambda future: running[future].options.seed):
                     yield running.pop(future), future.result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            for future in running:
+                future.cancel()
 
 
 def campaign(
@@ -96,16 +123,14 @@ def campaign(
     scenario: str = "",
     without: tuple[str, ...] = (),
     keep_going: bool = False,
-    on_run: Callable[[Case, Outcome], None] | None = None,
 ) -> Tally:
     """Run seed after seed; stop at the first that fails, unless told to ``keep_going``."""
     tally = Tally()
     numbers = range(start, start + seeds) if seeds is not None else count(start)
     cases = (Case.draw(seed, profile, plant=plant, scenario=scenario, without=without) for seed in numbers)
-    for case, outcome in run_cases(cases, minutes=minutes):
-        tally.add(case, outcome)
-        if on_run is not None:
-            on_run(case, outcome)
-        if outcome.code and not keep_going:
-            break
+    with Workers() as workers:
+        for case, outcome in workers.run(cases, minutes=minutes):
+            tally.add(case, outcome)
+            if outcome.code and not keep_going:
+                break
     return tally

@@ -5,7 +5,7 @@ from typing import Final
 
 import attrs
 
-from simulations.campaign import run_cases
+from simulations.campaign import Workers
 from simulations.case import Case
 from simulations.plants import PLANTS
 from simulations.seeds import Finding
@@ -31,16 +31,17 @@ def find_plants(
     """A finding for each bug, and those that no seed showed."""
     findings: list[Finding] = []
     survivors: list[str] = []
-    for name in names:
-        for number, (case, outcome) in enumerate(run_cases(candidates(name, seeds)), 1):
-            if outcome.code:
-                found = Finding(name, case, outcome.promise, number)
-                findings.append(found)
-                if on_found is not None:
-                    on_found(found)
-                break
-        else:
-            survivors.append(name)
+    with Workers() as workers:
+        for name in names:
+            for number, (case, outcome) in enumerate(workers.run(candidates(name, seeds)), 1):
+                if outcome.code:
+                    found = Finding(name, case, outcome.promise, number)
+                    findings.append(found)
+                    if on_found is not None:
+                        on_found(found)
+                    break
+            else:
+                survivors.append(name)
     return findings, survivors
 
 
