@@ -95,7 +95,7 @@ async def test_nothing_exported_is_said(tmp_path: Path, autojump_clock: MockCloc
 async def test_a_server_that_keeps_none_says_so(autojump_clock: MockClock) -> None:
     async def visit(house: House) -> None:
         assert (await ask(house, question="waiting", queue="q"))["code"] == "unavailable"
-        assert (await house.http("/v1/x/analytics", question="waiting"))[0] == 501
+        assert (await house.http("/v1/x/analytics", question="waiting"))[0] == 453
 
     await House().live(visit)
 

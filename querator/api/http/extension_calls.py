@@ -22,7 +22,7 @@ from querator.api.http.messages import (
     XTraceStep,
 )
 from querator.api.http.queue_calls import produced, settle
-from querator.api.http.refusals import NOT_IMPLEMENTED, REQUEST_FAILED, RETRY_REQUEST, refuse
+from querator.api.http.refusals import REQUEST_FAILED, RETRY_REQUEST, refuse
 from querator.api.http.stamps import Stamp
 from querator.core import limits
 from querator.core.catalog import Principal, Queue
@@ -89,7 +89,7 @@ async def trace(door: Door, caller: Principal, request: XTraceRequest) -> XTrace
     queue = door.find_queue(request.queue_name)
     door.authorize(caller, "queue.stats", queue.namespace)
     if door.history is None:
-        refuse("history is not kept by this server", NOT_IMPLEMENTED)
+        refuse("history is not kept by this server", REQUEST_FAILED)
     partition, item = _item(queue, request.id)
     steps_max = min(checks.list_limit(request.limit), TRACE_STEPS_MAX)
     steps = await door.history.trace(partition, item, steps_max=steps_max)
@@ -109,7 +109,7 @@ async def ask(door: Door, caller: Principal, request: XAnalyticsRequest) -> XAna
     queue = door.find_queue(request.queue_name)
     door.authorize(caller, "queue.stats", queue.namespace)
     if door.analytics is None:
-        refuse(NOT_KEPT, NOT_IMPLEMENTED)
+        refuse(NOT_KEPT, REQUEST_FAILED)
     params: dict[str, object] = {}
     if request.id:
         params["partition"], params["item"] = _item(queue, request.id)
