@@ -160,7 +160,7 @@ def build(node: Node, options: AppOptions) -> Application:
 
 def _standing(node: Node) -> list[str]:
     """For the health document: a node that stands by is well, and has nothing to say."""
-    if node.ownership.is_owner:
+    if node.ownership.is_deciding:
         return []
     return [f"stands by; {node.ownership.not_owner().detail}"]
 

@@ -79,6 +79,11 @@ class Ownership:
         """Who takes over when this node leaves; "" when nobody stands by."""
         return self._standing.next_address if self._standing.role is Role.OWNER else self.owner_address
 
+    @property
+    def is_deciding(self) -> bool:
+        """An owner that may not be one any more is none."""
+        return self.is_owner and self.may_decide() is None
+
     def may_decide(self) -> Rejected | None:
         """Asked at the beginning of every turn: why nothing may be decided now."""
         if self._line is None:

@@ -37,7 +37,7 @@ def pulse_metrics(pulse: Pulse) -> Source:
 
 def _ownership(node: Node) -> Iterable[Metric]:
     owner = GaugeMetricFamily("querator_owner", "Whether this node decides (1) or stands by (0)")
-    owner.add_metric([], int(node.ownership.is_owner))
+    owner.add_metric([], int(node.ownership.is_deciding))
     yield owner
     yield CounterMetricFamily("querator_take_overs", "Times this node took over", node.ownership.take_overs)
 

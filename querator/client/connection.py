@@ -146,7 +146,8 @@ class Connector:
                 self._was_lost = True
                 self._notify(f"no connection to {self._address.authority} ({lost}); trying again")
             failures += 1
-            if not self._is_connected:
+            if not self._is_connected or len(self._addresses) > 1:
+                # Whoever was the owner may be gone for good; whoever stands by knows where it is.
                 turn = (self._addresses.index(self._address) + 1) % len(self._addresses)
                 self._address = self._addresses[turn]
             self._check_patience(lost, clock.monotonic() - down_since)
@@ -239,6 +240,8 @@ class Connector:
                 protocol.receive(message)
             if protocol.is_closed:
                 return
+            if protocol.may_leave and not self._is_leaving:
+                raise LinkLost("the server goes away")
             if protocol.parked and not self._is_unparking:
                 self._is_unparking = True
                 self._nursery.start_soon(self._unpark_later)

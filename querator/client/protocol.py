@@ -221,6 +221,16 @@ class Protocol:
         )
         self.on_work()
 
+    @property
+    def may_leave(self) -> bool:
+        """The server goes away, and nothing is left to say to it: elsewhere is better than waiting."""
+        return (
+            self.going_away is not None
+            and not self._requests
+            and not len(self._holdings)
+            and not self._holdings.has_drafts
+        )
+
     def disconnected(self) -> None:
         """The connection is gone. Repeatable requests stay; the others fail."""
         if self.state is State.CLOSED:

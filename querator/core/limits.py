@@ -148,6 +148,9 @@ NODE_LEASE: Final = Duration(6 * SECOND)
 NODE_RENEWAL: Final = Duration(2 * SECOND)
 CLOCK_REFERENCE_INTERVAL: Final = Duration(10 * SECOND)
 """How often a node compares its clock with its database's."""
+CLOCK_ROUND_TRIP_MAX: Final = Duration(50_000)
+"""A database's time that took longer to come says too little: on a busy machine it would look like a step."""
+CLOCK_TRIES_MAX: Final = 3
 NODE_DRIFT_PERMILLE: Final = 10
 """How much faster the database's clock may run than ours before a node trusts its lease too long."""
 READ_BYTES_MAX: Final = 16_777_216

@@ -3,6 +3,7 @@
 import trio
 from trio.testing import MockClock
 
+from querator.actors.claim import claim
 from querator.actors.partition import Condition
 from querator.actors.verification import verify_partition
 from querator.core.commands import Verb
@@ -248,3 +249,24 @@ async def test_a_deadline_that_a_stalled_commit_postponed_is_told_when_it_is_in_
         (told,) = consumer.reservations
         kept = node.broker.actors[partition].state.reservations[told.reservation]
         assert told.deadline == kept.deadline == node.env.clock.now() + 5 * SECOND
+
+
+async def test_a_reservation_whose_later_deadline_is_not_committed_never_leaves(
+    autojump_clock: MockClock, world: World
+) -> None:
+    async with world.node() as node:
+        partition = await world.create(node)
+        consumer = Client(node, "s")
+        consumer.subscribe(held=False)
+        world.gate.close()
+        Client(node).produce(b"x")
+        await world.gate.wait_arrived()
+        await trio.sleep(5)
+        world.gate.open()
+        world.gate.close()
+        await world.gate.wait_arrived()
+        rival = virtual_env(2)
+        await claim(MemoryLog(rival, world.disk), rival, partition, node="rival")
+        world.gate.open()
+        await settle_down()
+        assert consumer.reservations == []

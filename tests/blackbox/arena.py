@@ -3,6 +3,8 @@
 ::
 
     clients ──► door (proxy) ──► server ──► link (proxy) ──► PostgreSQL      or  server with SQLite files
+
+Several servers share one PostgreSQL: each has a door, and clients know them all.
 """
 
 import contextlib
@@ -44,7 +46,8 @@ class Arena:
     cluster: Cluster | None
     database: str
     link: Proxy
-    door: Proxy
+    doors: list[Proxy]
+    """One a server, in order."""
     servers: list[Server]
     client_options: dict[str, object]
     dice: random.Random
@@ -70,6 +73,15 @@ class Arena:
         return self.servers[0]
 
     @property
+    def door(self) -> Proxy:
+        return self.doors[0]
+
+    @property
+    def address(self) -> str:
+        """What clients are told: every door."""
+        return ",".join(f"127.0.0.1:{door.port}" for door in self.doors)
+
+    @property
     def postgres(self) -> Cluster:
         assert self.cluster is not None, "this run has no PostgreSQL"
         return self.cluster
@@ -84,9 +96,7 @@ class Arena:
         """Another process of clients."""
         name = f"k{len(self.clients) + len(self.left)}"
         options = {"seed": f"{self.seed}", **self.client_options}
-        client = ClientProcess.start(
-            name, f"127.0.0.1:{self.door.port}", self.folder, self.history, **options
-        )
+        client = ClientProcess.start(name, self.address, self.folder, self.history, **options)
         self.clients.append(client)
         return client
 
@@ -128,7 +138,7 @@ class Arena:
         left = -1
         with trio.move_on_after(5):
             try:
-                async with connect(f"127.0.0.1:{self.door.port}", client="harness") as client:
+                async with connect(self.address, client="harness") as client:
                     report = await client.stats(QUEUE)
                 left = sum(part["ready"] + part["reserved"] + part["scheduled"] for part in report.partitions)
             except* ClientError as group:
@@ -138,7 +148,7 @@ class Arena:
     async def drain(self) -> None:
         """All is well again, nothing new is produced, and what is there is completed."""
         self.tell("healed; no more is produced")
-        for proxy in (self.link, self.door):
+        for proxy in (self.link, *self.doors):
             proxy.clear()
         for client in self.clients:
             client.signal(signal.SIGCONT)
@@ -206,10 +216,11 @@ async def open_arena(
     seed: int,
     cluster: Cluster | None = None,
     processes: int = 1,
+    servers: int = 1,
     options: tuple[str, ...] = (),
     clients: Mapping[str, object] | None = None,
 ) -> AsyncIterator[Arena]:
-    """A server with a queue, and ``processes`` of clients at work on it. Nothing of it is left behind."""
+    """Servers with a queue, and ``processes`` of clients at work on it. Nothing of it is left behind."""
     folder.mkdir(parents=True, exist_ok=True)
     database = "" if cluster is None else cluster.new_database("querator_template")
     dice = random.Random(seed)
@@ -217,9 +228,17 @@ async def open_arena(
         link = Proxy(0 if cluster is None else cluster.port, seed=seed)
         await nursery.start(link.run)
         log = "sqlite" if cluster is None else address_of(link.port, database)
-        server = Server(log, folder, options=options)
-        door = Proxy(server.port, seed=seed + 1)
-        await nursery.start(door.run)
+        doors: list[Proxy] = []
+        running: list[Server] = []
+        for number in range(servers):
+            server = Server(log, folder, name="server" if number == 0 else f"server-{number}")
+            door = Proxy(server.port, seed=seed + 1 + number)
+            await nursery.start(door.run)
+            # Clients that are sent from one server to another one go through its door as well.
+            known_as = ("--advertise", f"127.0.0.1:{door.port}") if servers > 1 else ()
+            server.options = (*options, *known_as)
+            doors.append(door)
+            running.append(server)
         arena = Arena(
             folder,
             seed,
@@ -227,13 +246,14 @@ async def open_arena(
             cluster,
             database,
             link,
-            door,
-            [server],
+            doors,
+            running,
             dict(clients or {}),
             dice,
         )
         try:
-            await server.start_surely()
+            for server in running:
+                await server.start_surely()
             await arena.create_queue()
             for _ in range(processes):
                 arena.add_client()

@@ -12,7 +12,8 @@ import attrs
 from tests.blackbox.arena import open_arena
 from tests.blackbox.faults import CLIENT_FAULTS, POSTGRES_FAULTS, SERVER_FAULTS, Fault
 from tests.blackbox.ledger import Row
-from tests.blackbox.run import conclude, strike
+from tests.blackbox.ownership import OWNERSHIP_FAULTS, watching
+from tests.blackbox.run import RunFailed, conclude, strike
 from tests.postgres import Cluster, prepare
 
 
@@ -39,6 +40,22 @@ async def on_postgres(fault: Fault, folder: Path, seed: int, times: int) -> list
         cluster.destroy()
 
 
+async def on_two_servers(fault: Fault, folder: Path, seed: int, times: int) -> list[Row]:
+    """One fault of who owns the log, again and again; never do both own."""
+    cluster = Cluster.create()
+    try:
+        cluster.start()
+        prepare(cluster)
+        async with open_arena(folder, seed=seed, cluster=cluster, servers=2) as arena:
+            async with watching(arena) as watch:
+                await strike(arena, [fault] * times)
+            if watch.both:
+                raise RunFailed(f"two servers owned at a time: {'; '.join(watch.both)}")
+            return [await conclude(arena, fault.name, times)]
+    finally:
+        cluster.destroy()
+
+
 async def on_sqlite(fault: Fault, folder: Path, seed: int, times: int) -> list[Row]:
     """The same with the embedded log."""
     async with open_arena(folder, seed=seed, processes=2) as arena:
@@ -48,6 +65,7 @@ async def on_sqlite(fault: Fault, folder: Path, seed: int, times: int) -> list[R
 
 SCENARIOS = (
     *(Scenario(f"postgres: {fault.name}", partial(on_postgres, fault)) for fault in POSTGRES_FAULTS),
+    *(Scenario(f"ownership: {fault.name}", partial(on_two_servers, fault)) for fault in OWNERSHIP_FAULTS),
     *(
         Scenario(f"sqlite: {fault.name}", partial(on_sqlite, fault))
         for fault in SERVER_FAULTS + CLIENT_FAULTS

@@ -376,6 +376,32 @@ async def test_of_several_nodes_the_one_that_answers_is_found_again_and_again(
                 nursery.cancel_scope.cancel()
 
 
+async def test_a_client_leaves_a_server_that_goes_away_as_soon_as_it_holds_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Not when the server's patience ends: until then nobody would serve it."""
+    async with fake_server() as server, connect("server:2319", env=server.env()) as q:
+        elsewhere = FakeServer(server.model, server.network)
+        elsewhere.host = "other"
+        await q.produce("q", b"held")
+        batch = await q.reserve("q")
+        assert batch is not None
+        async with trio.open_nursery() as nursery:
+            await nursery.start(elsewhere.run)
+            server.connections[0].outbox.append(wire.GoingAway(0, "other:2319"))
+            await server.push()
+            await settle_down()
+            assert not elsewhere.sent(wire.Hello)
+            await batch.complete()
+            await settle_down()
+            began = trio.current_time()
+            await q.produce("q", b"x")
+            assert len(elsewhere.sent(wire.Produce)) == 1
+            assert trio.current_time() - began < 1
+            elsewhere.stop()
+            nursery.cancel_scope.cancel()
+
+
 # -- breaking connections -------------------------------------------------------------------------
 
 

@@ -3,9 +3,16 @@
 from collections.abc import Mapping, Sequence
 
 from querator.core.ids import CATALOG_PARTITION, Instant, PartitionId, Position
-from querator.core.limits import APPEND_CONNECTIONS, APPEND_LANES, QUERY_TIMEOUT, READ_CONNECTIONS
+from querator.core.limits import (
+    APPEND_CONNECTIONS,
+    APPEND_LANES,
+    CLOCK_ROUND_TRIP_MAX,
+    CLOCK_TRIES_MAX,
+    QUERY_TIMEOUT,
+    READ_CONNECTIONS,
+)
 from querator.env import Env
-from querator.errors import ConfigError, HistoryDropped, LogError
+from querator.errors import ConfigError, HistoryDropped, LogError, LogUnavailable
 from querator.log.postgres import wire
 from querator.log.postgres.append import AppendCounts, Appender
 from querator.log.postgres.checks import (
@@ -204,15 +211,18 @@ class PostgresLog:
                 return rows[0][0]
 
     async def time(self) -> Instant:
-        """The database's clock, now.
+        """The database's clock, now, as exactly as half of CLOCK_ROUND_TRIP_MAX.
 
         Raises:
-            LogUnavailable: the database does not answer.
+            LogUnavailable: the database does not answer, or not soon enough to tell the time.
         """
-        asked_at = self._env.clock.monotonic()
-        rows = complete(await self._read("time", []))
-        way_back = (self._env.clock.monotonic() - asked_at) // 2
-        return Instant(wire.decode_int(rows[0][0]) + way_back)
+        for _ in range(CLOCK_TRIES_MAX):
+            asked_at = self._env.clock.monotonic()
+            rows = complete(await self._read("time", []))
+            round_trip = self._env.clock.monotonic() - asked_at
+            if round_trip <= CLOCK_ROUND_TRIP_MAX:
+                return Instant(wire.decode_int(rows[0][0]) + round_trip // 2)
+        raise LogUnavailable("PostgreSQL: its answers take too long to tell the time by")
 
     # --- Snapshots -------------------------------------------------------------------------------
 
