@@ -3,7 +3,6 @@
 ``schemathesis.toml`` has the settings; whoever runs the tool from this directory gets the same.
 """
 
-import http.client
 import json
 import shutil
 import subprocess
@@ -16,9 +15,9 @@ import pytest
 
 from benchmarks.processes import Server, free_port, start_server
 from querator.api.http.endpoints import ENDPOINTS
+from tests.acceptance.calls import ask, call, with_a_key
 
 ROOT = Path(__file__).parents[2]
-ADMIN = {"namespace": "_system", "role_name": "Admin"}
 NOT_SURE = {
     "apikeys.delete",
     "namespaces.update",
@@ -60,23 +59,6 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         server.stop()
 
 
-def ask(server: Server, method: str, path: str, body: bytes = b"") -> tuple[int, Any]:
-    """Status and document."""
-    connection = http.client.HTTPConnection(server.address, timeout=10)
-    try:
-        connection.request(method, path, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        return answer.status, json.load(answer)
-    finally:
-        connection.close()
-
-
-def call(server: Server, path: str, **fields: Any) -> Any:
-    status, document = ask(server, "POST", f"/v1/{path}", json.dumps(fields).encode())
-    assert status == 200, document
-    return document
-
-
 def schemathesis(server: Server, directory: Path, *options: str) -> dict[str, Any]:
     """Its report. Nothing that it keeps between runs is kept."""
     shutil.copy(ROOT / "schemathesis.toml", directory)
@@ -116,16 +98,6 @@ def accepted(report: dict[str, Any]) -> set[str]:
 def check_every_call_was_served(server: Server) -> None:
     assert ask(server, "GET", "/health")[0] == 200
     assert server.process.poll() is None
-
-
-def with_a_key(server: Server) -> str:
-    """An administrator's; the door of the first start is closed."""
-    user = call(server, "users.create", username="root")["id"]
-    call(server, "rolebindings.create", user_id=user, **ADMIN)
-    key: str = call(server, "apikeys.create", user_id=user)["key"]
-    call(server, "rolebindings.delete", user_id="anonymous", **ADMIN)
-    assert ask(server, "POST", "/v1/users.list", b"{}")[0] == 403
-    return key
 
 
 SHORT = ("--generation-deterministic", "--max-examples=5")

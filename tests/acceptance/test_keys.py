@@ -1,0 +1,47 @@
+"""Keys on a real server with its data on disk: what is stored of them, and what a restart changes."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.processes import free_port, start_server
+from tests.acceptance.calls import ask, call, with_a_key
+
+
+def test_a_closed_door_stays_closed_and_no_key_is_on_the_disk(tmp_path: Path) -> None:
+    data, port = tmp_path / "data", free_port()
+    server = start_server(data, port, "--auth")
+    try:
+        key = with_a_key(server)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            server.process.send_signal(number)
+            server.process.wait(15)
+            server = start_server(data, port, "--auth")
+            assert ask(server, "POST", "/v1/users.list", b"{}")[0] == 403
+            assert len(call(server, "users.list", key=key)["items"]) == 2
+    finally:
+        server.stop()
+    secret = key.split("-")[2]
+    public = secret[:8]
+    stored = [path.read_bytes() for path in sorted(data.rglob("*")) if path.is_file()]
+    assert any(public.encode() in content for content in stored), "its prefix is what finds it"
+    assert not any(secret[8:].encode() in content for content in stored)
+
+
+@pytest.mark.parametrize("options", [(), ("--auth",)], ids=["open", "without TLS"])
+def test_a_server_does_not_open_itself_to_the_network(options: tuple[str, ...], tmp_path: Path) -> None:
+    """It says what is missing and what to do, and exits."""
+    serve = [sys.executable, "-m", "querator", "serve", "--log", "memory", "--data", str(tmp_path)]
+    refused = subprocess.run(
+        [*serve, "--address", f"0.0.0.0:{free_port()}", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert refused.returncode == 78
+    assert refused.stdout == ""
+    assert "--insecure" in refused.stderr
