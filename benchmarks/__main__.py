@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import analytics, held, http, partitions, postgres
+from benchmarks import analytics, held, http, partitions, postgres, replaying
 from benchmarks.lifecycle import ROWS, measure, median_round
 
 
@@ -80,6 +80,11 @@ def many(options: argparse.Namespace) -> int:
     queues = options.queues or options.partitions
     figures = partitions.measure(options.log, options.partitions, queues, options.rate, options.seconds)
     return _report(options, figures, partitions.targets(figures))
+
+
+def replay(options: argparse.Namespace) -> int:
+    figures, targets = replaying.figures(options)
+    return _report(options, figures, targets)
 
 
 def _report(options: argparse.Namespace, figures: dict[str, Any], targets: dict[str, bool]) -> int:
@@ -158,6 +163,9 @@ def main() -> int:
     calls = commands.add_parser("http", help="the HTTP door: requests and items a second")
     http.add_options(calls)
     calls.set_defaults(run=http.run)
+    again = commands.add_parser("replay", help="a recording replayed bit for bit, and a what-if over it")
+    replaying.add_options(again)
+    again.set_defaults(run=replay)
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -37,7 +37,7 @@ def make_page(report: Report) -> str:
     """The whole page."""
     template = Template((resources.files("querator.analytics") / "page.html").read_text())
     return template.substitute(
-        title=escape(f"{report.queue}: queue report"),
+        title=escape(f"{report.queue}: {report.kind}"),
         queue=escape(report.queue),
         period=escape(
             f"{report.since:%Y-%m-%d %H:%M} to {report.until:%Y-%m-%d %H:%M} UTC · "

@@ -71,6 +71,7 @@ class Report:
     figures: list[Figure]
     charts: list[Chart]
     tables: list[Table]
+    kind: str = "queue report"
 
 
 def choose_width(since: datetime, until: datetime) -> timedelta:

@@ -60,8 +60,10 @@ def say_cell(value: Any) -> str:
 
 
 def say_width(width: timedelta) -> str:
-    """A stretch of time: 1 minute · 6 hours."""
+    """A stretch of time: 1 minute · 6 hours · 47 ms."""
     seconds = int(width.total_seconds())
+    if timedelta(seconds=seconds) != width:
+        return say_seconds(width.total_seconds())
     for size, unit in ((_DAY, "day"), (_HOUR, "hour"), (_MINUTE, "minute")):
         if seconds % size == 0 and seconds:
             count = seconds // size

@@ -35,7 +35,8 @@ COMMANDS: Final = {
     "dead": ("querator.cli.items:dead_app", "Items that will not be tried again, until redriven."),
     "partitions": ("querator.cli.partitions:app", "What an operator does with single partitions."),
     "log": ("querator.cli.logs:app", "Read and check the log of a server that is not running."),
-    "replay": ("querator.cli.replaying:replay", "Fold a log or a capture again, and compare."),
+    "replay": ("querator.cli.replaying:replay", "Decide a log or a capture again, and compare."),
+    "simulate": ("querator.cli.simulating:simulate", "What if? Recorded traffic under another policy."),
     "at": ("querator.cli.past:at", "A queue as it was at a time, or behind a record."),
     "diff": ("querator.cli.past:diff", "What became of a queue between two moments."),
     "analytics": (

@@ -1,0 +1,489 @@
+"""Recorded traffic once more, under settings of your choice: production decisions, a virtual clock.
+
+Items are produced, requests parked and subscriptions opened as they were; ``match`` gives out what is
+ready, ``run_due`` ends what is over. Whoever gets an item works on it as long as was recorded of that
+attempt, and settles it as was recorded; what was not recorded, such as a sixth attempt where there were
+five, is drawn by the seed from attempts that were.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Callable
+from heapq import heappop, heappush
+from random import Random
+from typing import Any, Final
+
+import attrs
+
+from querator.core import commands as cmd
+from querator.core import events as ev
+from querator.core import replies as rep
+from querator.core.commands import Verb
+from querator.core.decide import decide, decide_produce, decide_settle, to_ranges
+from querator.core.demand import Demand, Parked, Subscription
+from querator.core.due import end_reservation, next_due_at, run_due
+from querator.core.ids import Duration, Instant, PartitionId, ReservationNumber, SessionId
+from querator.core.limits import RESERVATION_BYTES_MAX
+from querator.core.match import match, match_parked
+from querator.core.placement import index_of
+from querator.core.policy import Policy, encode_policy
+from querator.core.state import PartitionState
+from querator.replay.whatif.measures import OPEN, SESSION_LOST, Measures, Observer, Timeline
+from querator.replay.whatif.traffic import BY_BACKOFF, Arrival, Ask, Slot, Subscribed, Traffic
+
+NEVER: Final = Instant(1 << 62)
+_PAGE: Final = 4_096
+"""Turns between two reports of progress."""
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What is different this time. Nothing: the same again."""
+
+    policy: dict[str, Any] = attrs.Factory(dict)
+    """Fields of the policy, by name."""
+    partitions: int = 0
+    """0: as many as there were."""
+    consumers: int = 0
+    """0: those that there were, as they came; else so many that ask again as soon as they are done."""
+    speed: float = 1.0
+    """2: work takes half as long."""
+    seed: int = 1
+
+    @property
+    def is_unchanged(self) -> bool:
+        return not (self.policy or self.partitions or self.consumers or self.speed != 1.0)
+
+
+@attrs.define(eq=False)
+class _Worker:
+    """A slot at work: which of its requests comes next."""
+
+    asks: list[Ask]
+    session: SessionId
+    next: int = 0
+    goes_on: bool = False
+    """It asks again as it did last when it has come to the end of what was recorded."""
+
+
+class _Partition(Observer):
+    """One partition of the simulation."""
+
+    def __init__(self, number: int, measures: Measures) -> None:
+        super().__init__(PartitionState(PartitionId(number)), measures)
+        self.numbers: array[int] = array("q", (0,))
+        """By item number: which item of the traffic it is."""
+        self.alarm = NEVER
+        """Nothing is due before."""
+
+    def touch(self, now: int) -> None:
+        """Time of what is decided from here on."""
+        if self.state.now != now:
+            self.apply(ev.TurnStarted(Instant(now)))
+
+    def apply(self, event: ev.Event) -> None:
+        kind = type(event)
+        at = 0
+        if kind is ev.ItemsReserved:
+            at = event.run_until or event.deadline  # type: ignore[union-attr]
+        elif kind is ev.ItemsProduced:
+            at = event.due_at or event.expires_at  # type: ignore[union-attr]
+            if event.expires_at and event.attributes is not None:  # type: ignore[union-attr]
+                at = self.state.now
+        elif kind is ev.ItemsRetried:
+            at = event.due_at  # type: ignore[union-attr]
+        elif kind is ev.ItemsDied or kind is ev.ItemsExpired:
+            at = self.state.now + self.state.policy.dead_retention
+        elif kind in _MAKE_DUE:
+            at = self.state.now
+        if at and at < self.alarm:
+            self.alarm = Instant(at)
+        Observer.apply(self, event)
+
+
+_MAKE_DUE: Final = frozenset({ev.ReservationEnded, ev.ItemsReleased, ev.PolicyApplied})
+"""After these an item's time to live, or another retention, may come next."""
+
+_ASK, _SETTLE, _END, _EXTEND, _OPEN_UP, _LEAVE, _ORDER, _POLICY = range(8)
+
+
+class Simulation:
+    """One run. ``run`` may be called once."""
+
+    def __init__(
+        self, traffic: Traffic, settings: Settings, progress: Callable[[int], None] | None = None
+    ) -> None:
+        self._traffic = traffic
+        self._settings = settings
+        self._progress = progress
+        self._measures = Measures(Timeline(traffic.began, traffic.ended))
+        count = settings.partitions or traffic.partitions
+        self._is_spread = count != traffic.partitions
+        self.partitions = [_Partition(number + 1, self._measures) for number in range(count)]
+        self._part = self.partitions[0]
+        """The one that is being matched."""
+        self._demand: Demand[_Worker] = Demand()
+        self._subscriptions: list[Subscription[_Worker]] = []
+        self._lingers = any(one.linger for one in traffic.subscriptions)
+        self._heap: list[tuple[int, int, int, int, Any]] = []
+        """(when, rank among what is then, sequence, what, about what)."""
+        self._sequence = 0
+        self._tries = array("H", bytes(2 * traffic.items))
+        self._dice = Random(settings.seed)
+        self._pools: tuple[list[tuple[int, int]], list[tuple[int, int]]] | None = None
+        self.now = traffic.began
+
+    def run(self) -> Measures:
+        """Let it happen, up to the moment at which the recording ended."""
+        traffic = self._traffic
+        self._prepare()
+        arrivals = traffic.arrivals
+        heap = self._heap
+        parts = self.partitions
+        ended = traffic.ended
+        following = 0
+        turns = 0
+        while True:
+            now = heap[0][0] if heap else NEVER
+            if following < len(arrivals) and arrivals[following].at < now:
+                now = arrivals[following].at
+            for part in parts:
+                if part.alarm + 1 < now:
+                    now = part.alarm + 1
+            if self._lingers:
+                linger = self._demand.next_at()
+                if linger is not None and linger + 1 < now:
+                    now = linger + 1
+            if now > ended:
+                break
+            if now < self.now:
+                now = self.now
+            self.now = Instant(now)
+            for part in parts:
+                if part.alarm < now:
+                    part.alarm = NEVER
+                    part.touch(now)
+                    run_due(part.state, Instant(now), part.apply)
+                    due = next_due_at(part.state)
+                    if due is not None:
+                        part.alarm = Instant(due - 1)
+            while following < len(arrivals) and arrivals[following].at <= now:
+                self._arrive(arrivals[following])
+                following += 1
+            while heap and heap[0][0] <= now:
+                _, _, _, what, about = heappop(heap)
+                _HAPPEN[what](self, about)
+            if self._lingers:
+                self._demand.overdue(self.now)
+            self._match()
+            turns += 1
+            if not turns % _PAGE and self._progress is not None:
+                self._progress(following)
+        for part in parts:
+            part.finish()
+        return self._measures
+
+    def _at(self, when: int, what: int, about: Any, rank: int = 0) -> None:
+        self._sequence += 1
+        heappush(self._heap, (when, rank, self._sequence, what, about))
+
+    def _prepare(self) -> None:
+        traffic = self._traffic
+        settings = self._settings
+        for part in self.partitions:
+            part.touch(self.now)
+            part.apply(ev.Claimed("simulation", 1, 1, 0, ""))
+        for number, (at, policy) in enumerate(traffic.policies):
+            if number == 0:
+                self._apply_policy(policy)
+            else:
+                self._at(at, _POLICY, policy)
+        for at, index, command in traffic.orders:
+            self._at(at, _ORDER, (index, command))
+        if settings.consumers:
+            self._engage(settings.consumers)
+            return
+        is_changed = not settings.is_unchanged
+        for slot in traffic.slots:
+            worker = self._worker(slot, goes_on=is_changed and slot.stays)
+            self._at(slot.began, _ASK, worker, slot.asks[0].rank)
+        for subscribed in traffic.subscriptions:
+            self._at(subscribed.began, _OPEN_UP, subscribed)
+
+    def _worker(self, slot: Slot, *, goes_on: bool) -> _Worker:
+        return _Worker(slot.asks, SessionId(slot.session), goes_on=goes_on)
+
+    def _engage(self, consumers: int) -> None:
+        """So many consumers instead of those that there were: subscriptions, if there were any, else slots
+        that ask again as soon as they are done."""
+        traffic = self._traffic
+        names = [f"consumer-{number + 1}" for number in range(consumers)]
+        if len(traffic.subscriptions) > len(traffic.slots):
+            batch, window, window_bytes, linger, timeout, held = _usual(
+                [
+                    (one.batch, one.window, one.window_bytes, one.linger, one.timeout, one.held)
+                    for one in traffic.subscriptions
+                ]
+            )
+            for name in names:
+                subscribed = Subscribed(
+                    self.now, Instant(0), window, window_bytes, batch, linger, timeout, held, name
+                )
+                self._at(self.now, _OPEN_UP, subscribed)
+            return
+        asks = [
+            (ask.batch, ask.timeout, ask.held, ask.bytes_max) for slot in traffic.slots for ask in slot.asks
+        ]
+        batch, timeout, held, bytes_max = _usual(asks or [(1, Duration(0), False, RESERVATION_BYTES_MAX)])
+        for name in names:
+            ask = Ask(Duration(0), batch, timeout, held, bytes_max)
+            self._at(self.now, _ASK, _Worker([ask], SessionId(name), goes_on=True))
+
+    # --- what happens -----------------------------------------------------------------------------------
+
+    def _apply_policy(self, policy: Policy) -> None:
+        # Dead items stay where they died: no other queue is here to take them.
+        changed = attrs.evolve(policy, dead_target=None, **self._settings.policy)
+        for part in self.partitions:
+            part.touch(self.now)
+            part.apply(ev.PolicyApplied(changed.version, encode_policy(changed), ""))
+
+    def _arrive(self, arrival: Arrival) -> None:
+        part = self._route(arrival) if self._is_spread else self.partitions[arrival.partition]
+        part.touch(self.now)
+        due = Instant(arrival.at + arrival.delay if arrival.delay else 0)
+        command = cmd.Produce(arrival.payloads, due, arrival.attributes)
+        made, _ = decide_produce(part.state, command, self.now)
+        for event in made:
+            part.apply(event)
+        part.numbers.extend(range(arrival.first, arrival.first + part.state.next_item - len(part.numbers)))
+
+    def _route(self, arrival: Arrival) -> _Partition:
+        parts = self.partitions
+        attributes = arrival.attributes
+        if attributes is not None:
+            for column in (attributes.key, attributes.dedupe_key):
+                value = column[0] if isinstance(column, list) else column
+                if value is not None:
+                    return parts[index_of(value, len(parts))]
+        return min(parts, key=_ready)
+
+    def _ask(self, worker: _Worker) -> None:
+        ask = worker.asks[min(worker.next, len(worker.asks) - 1)]
+        worker.next += 1
+        is_first = not self._demand.parked
+        self._demand.park(
+            Parked(
+                worker,
+                0,
+                ask.batch,
+                NEVER,
+                ask.timeout,
+                "",
+                held=ask.held,
+                bytes_max=ask.bytes_max,
+            )
+        )
+        if is_first:
+            # Nobody else waits: whoever asks is answered at once, and shares with none who ask then.
+            self._match()
+
+    def _open_up(self, one: Subscribed) -> None:
+        subscription: Subscription[_Worker] = Subscription(
+            _Worker([], SessionId(one.session)),
+            0,
+            window=one.window,
+            window_bytes=one.window_bytes,
+            batch=one.batch,
+            linger=one.linger,
+            timeout=one.timeout,
+            held=one.held,
+        )
+        self._demand.subscribe(subscription)
+        if one.last and (self._settings.is_unchanged or one.last < self._traffic.last_days):
+            # Behind its last push it may have been gone; if it was not, there was nothing for it.
+            self._at(one.last + 1, _LEAVE, subscription)
+
+    def _leave(self, subscription: Subscription[_Worker]) -> None:
+        self._demand.unsubscribe(subscription)
+
+    def _order(self, about: tuple[int, cmd.Command]) -> None:
+        index, command = about
+        parts = self.partitions if self._is_spread else [self.partitions[index]]
+        for part in parts:
+            part.touch(self.now)
+            made, _ = decide(part.state, command, self.now)
+            for event in made:
+                part.apply(event)
+
+    # --- giving out ---------------------------------------------------------------------------------------
+
+    def _match(self) -> None:
+        demand = self._demand
+        if not demand.wants:
+            return
+        parts = self.partitions
+        now = self.now
+        if demand.parked and len(parts) > 1:
+            ready = [part for part in parts if part.state.line.count and not part.state.paused]
+            if len(ready) > 1:
+                lots = demand.spread([part.state.line.count for part in ready])
+                for part, lot in zip(ready, lots, strict=True):
+                    part.touch(now)
+                    self._part = part
+                    match_parked(part.state, demand, lot, now, part.apply, self._hand_over, _identity)
+        for part in parts:
+            if part.state.line.count and demand.wants:
+                part.touch(now)
+                self._part = part
+                match(part.state, demand, now, part.apply, self._hand_over, _identity)
+
+    def _hand_over(self, waiter: Parked[_Worker] | Subscription[_Worker], shown: rep.Reserved) -> None:
+        """Somebody works from here on: when is it settled, and how?"""
+        part = self._part
+        number = shown.reservation
+        worker = waiter.asker
+        if shown.count == 1:
+            which = part.numbers[shown.runs[0][1]]
+            took, outcome, delay = self._attempt(which)
+            self._settle_at(part, number, 1, None, took, outcome, delay)
+            longest = took
+        else:
+            groups: dict[tuple[int, int, int], list[int]] = {}
+            index = 0
+            for _, item, count in shown.runs:
+                for which in part.numbers[item : item + count]:
+                    groups.setdefault(self._attempt(which), []).append(index)
+                    index += 1
+            longest = 0
+            for (took, outcome, delay), indexes in groups.items():
+                ranges = None if len(groups) == 1 else tuple(to_ranges(indexes))
+                self._settle_at(part, number, len(indexes), ranges, took, outcome, delay)
+                longest = max(longest, took)
+        if self._traffic.extends:
+            self._extend_later(part, number, part.numbers[shown.runs[0][1]])
+        if worker.asks and (worker.next < len(worker.asks) or worker.goes_on):
+            following = worker.asks[min(worker.next, len(worker.asks) - 1)]
+            pause = following.pause if worker.next < len(worker.asks) else 0
+            self._at(self.now + longest + pause, _ASK, worker, following.rank)
+
+    def _attempt(self, which: int) -> tuple[int, int, int]:
+        """(how long, how it ends, a retry's delay) of the next attempt at an item."""
+        traffic = self._traffic
+        attempt = self._tries[which]
+        self._tries[which] = attempt + 1
+        later = traffic.later.get(which) if attempt else None
+        if attempt == 0:
+            took, outcome = traffic.took[which], traffic.outcome[which]
+        elif later is not None and attempt <= len(later):
+            took, outcome = later[attempt - 1]
+        else:
+            took, outcome = -1, OPEN
+        if took < 0:
+            took, outcome = self._draw(is_first=attempt == 0)
+        elif outcome == OPEN:
+            if self._settings.is_unchanged:
+                return self._traffic.ended - self.now + 1, OPEN, BY_BACKOFF
+            drawn, outcome = self._draw(is_first=attempt == 0)
+            took = max(took, drawn)
+        delay = BY_BACKOFF
+        if outcome == Verb.RETRY and traffic.delays:
+            delay = traffic.delays.get((which, attempt), BY_BACKOFF)
+        if self._settings.speed != 1.0:
+            took = int(took / self._settings.speed)
+        return took, outcome, delay
+
+    def _draw(self, *, is_first: bool) -> tuple[int, int]:
+        """An attempt like those that were recorded; of first ones, or of further ones."""
+        if self._pools is None:
+            traffic = self._traffic
+            firsts = [
+                (took, outcome)
+                for took, outcome in zip(traffic.took, traffic.outcome, strict=True)
+                if took >= 0 and outcome != OPEN
+            ]
+            further = [one for attempts in traffic.later.values() for one in attempts if one[1] != OPEN]
+            self._pools = (firsts or [(0, Verb.COMPLETE)], further or firsts or [(0, Verb.COMPLETE)])
+        pool = self._pools[0 if is_first else 1]
+        return pool[self._dice.randrange(len(pool))]
+
+    def _settle_at(
+        self,
+        part: _Partition,
+        number: int,
+        count: int,
+        ranges: ev.Ranges | None,
+        took: int,
+        outcome: int,
+        delay: int,
+    ) -> None:
+        if outcome == SESSION_LOST:
+            self._at(self.now + took, _END, (part, number))
+        elif outcome not in (OPEN, Verb.ENDED):
+            self._at(self.now + took, _SETTLE, (part, number, count, ranges, outcome, delay))
+
+    def _extend_later(self, part: _Partition, number: int, which: int) -> None:
+        speed = self._settings.speed
+        for after, by in self._traffic.extends.get((which, self._tries[which] - 1), ()):
+            self._at(self.now + int(after / speed), _EXTEND, (part, number, by))
+
+    def _settle(self, about: tuple[_Partition, int, int, ev.Ranges | None, int, int]) -> None:
+        part, number, count, ranges, outcome, delay = about
+        state = part.state
+        reservation = state.reservations.get(number)
+        if reservation is None:
+            self._measures.late += count
+            return
+        part.touch(self.now)
+        due = cmd.BY_BACKOFF if delay == BY_BACKOFF else Instant(self.now + delay if delay else 0)
+        command = cmd.Settle(Verb(outcome), ReservationNumber(number), reservation.nonce, ranges, due)
+        made, answer = decide_settle(state, command, self.now)
+        if isinstance(answer, rep.Settled):
+            self._measures.late += len(answer.refused)
+        for event in made:
+            part.apply(event)
+
+    def _end(self, about: tuple[_Partition, int]) -> None:
+        part, number = about
+        reservation = part.state.reservations.get(number)
+        if reservation is not None:
+            part.touch(self.now)
+            end_reservation(part.state, reservation, "session_lost", part.apply)
+
+    def _extend(self, about: tuple[_Partition, int, int]) -> None:
+        part, number, by = about
+        reservation = part.state.reservations.get(number)
+        if reservation is not None:
+            part.touch(self.now)
+            command = cmd.Settle(
+                Verb.EXTEND, ReservationNumber(number), reservation.nonce, timeout=Duration(max(by, 1))
+            )
+            made, _ = decide_settle(part.state, command, self.now)
+            for event in made:
+                part.apply(event)
+
+
+def _usual(found: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The one that there is most of, the largest of equals."""
+    counts = Counter(found)
+    return max(sorted(counts), key=counts.__getitem__)
+
+
+def _ready(part: _Partition) -> int:
+    return part.state.ready
+
+
+def _identity(worker: _Worker) -> tuple[SessionId, int]:
+    return worker.session, 0
+
+
+_HAPPEN: Final[dict[int, Callable[[Simulation, Any], None]]] = {
+    _ASK: Simulation._ask,  # noqa: SLF001
+    _SETTLE: Simulation._settle,  # noqa: SLF001
+    _END: Simulation._end,  # noqa: SLF001
+    _EXTEND: Simulation._extend,  # noqa: SLF001
+    _OPEN_UP: Simulation._open_up,  # noqa: SLF001
+    _LEAVE: Simulation._leave,  # noqa: SLF001
+    _ORDER: Simulation._order,  # noqa: SLF001
+    _POLICY: Simulation._apply_policy,  # noqa: SLF001
+}

@@ -1,0 +1,275 @@
+"""What if: played unchanged it is the log; changed, it is what the production core makes of it."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from benchmarks.replaying import make_capture
+from querator.core.commands import Clear, Delete, Pause, Verb
+from querator.core.ids import MILLISECOND, SECOND, Duration, PartitionId, Place
+from querator.core.policy import Backoff
+from querator.env.virtual import virtual_env
+from querator.log.memory import MemoryLog
+from querator.replay.capture import CapturedRecord, CaptureHead, CaptureWriter, Payloads, read_capture
+from querator.replay.history import read_queues, walk
+from querator.replay.whatif.loading import load, read_traffic
+from querator.replay.whatif.measures import Measures
+from querator.replay.whatif.simulation import Settings, Simulation
+from querator.replay.whatif.traffic import CannotSimulate, Traffic
+from querator.replay.whatif.verdict import COUNTS, Difference, compare
+from tests.actors.conftest import Client, World, settle_down
+
+MS = MILLISECOND
+
+
+async def capture_of(store: MemoryLog, start: int = 0) -> bytes:
+    out = io.BytesIO()
+    writer = CaptureWriter(out, CaptureHead(Payloads.SIZES, await read_queues(store)))
+    for partition in await store.partitions():
+        if partition:
+            async for thing in walk(store, partition, start):
+                if isinstance(thing, CapturedRecord):
+                    writer.record(thing.record)
+                else:
+                    writer.checkpoint(thing)
+    writer.finish()
+    return out.getvalue()
+
+
+async def traffic_of(store: MemoryLog, queue: str | None = None, start: int = 0) -> Traffic:
+    return read_traffic(load(read_capture(io.BytesIO(await capture_of(store, start))), queue))
+
+
+def play(traffic: Traffic, **settings: object) -> Measures:
+    return Simulation(traffic, Settings(**settings)).run()  # type: ignore[arg-type]
+
+
+def counts(measures: Measures) -> dict[str, int]:
+    return {name: getattr(measures, name) for name in COUNTS}
+
+
+async def work(
+    *,
+    workers: int = 2,
+    items: int = 40,
+    every: float = 0.1003,
+    takes: Callable[[int], float] = lambda _: 0.15,
+    ends: Callable[[int], Verb] = lambda _: Verb.COMPLETE,
+    inputs: bool = True,
+    rest: float = 20.0,
+    **settings: object,
+) -> MemoryLog:
+    """Items come one by one, and one more after ``rest``. Each worker asks for one, works on it for as long
+    as ``takes`` says of its number, settles it (too late, if that is so), and asks again."""
+    world = World()
+    settings.setdefault("reservation_timeout", Duration(SECOND))
+    async with world.node(record_inputs=inputs) as node, trio.open_nursery() as nursery:
+        await world.create(node, **settings)
+        clients = [Client(node, f"w{index}") for index in range(workers)]
+
+        async def consume(client: Client) -> None:
+            request = 1_000
+            while True:
+                request += 1
+                client.reserve(1, request=request, wait=3_600 * SECOND)
+                while not client.reservations:
+                    await trio.sleep(0.0137)
+                (reserved,) = client.reservations
+                client.told.clear()
+                number = reserved.runs[0][1]
+                await trio.sleep(takes(number))
+                client.settle(reserved, ends(number), request=request)
+                await settle_down()
+                client.told.clear()
+
+        for client in clients:
+            nursery.start_soon(consume, client)
+        producer = Client(node)
+        for number in range(items):
+            producer.produce(b"x", request=number)
+            await trio.sleep(every)
+        await trio.sleep(rest)
+        producer.produce(b"last", request=items)
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    return MemoryLog(virtual_env(1), world.disk)
+
+
+@pytest.mark.parametrize("inputs", [True, False])
+async def test_unchanged_it_is_what_was_recorded(autojump_clock: MockClock, inputs: bool) -> None:
+    """Failures, deaths, reservations that end by themselves, and a backlog that comes and goes."""
+    store = await work(
+        takes=lambda number: 2.5 if number % 11 == 0 else 0.05 + number % 7 * 0.05,
+        ends=lambda number: Verb.RETRY if number % 5 == 0 else Verb.COMPLETE,
+        inputs=inputs,
+        attempts_max=3,
+        backoff=Backoff(Duration(500 * MS), jitter=0.0),
+    )
+    traffic = await traffic_of(store)
+    recorded = traffic.recorded
+    assert recorded.dead > 3
+    assert recorded.duplicates > 1
+    assert recorded.retried > 5
+    simulated = play(traffic)
+    assert compare(recorded, simulated) == []
+    assert simulated.timeline.waiting == recorded.timeline.waiting
+    assert simulated.timeline.dead == recorded.timeline.dead
+    assert simulated.percentiles("works") == recorded.percentiles("works")
+
+
+def test_subscriptions_of_two_partitions_are_what_was_recorded(tmp_path: Path) -> None:
+    """Eight windows over two partitions; work that fails, and work that is never settled."""
+    file = tmp_path / "two.capture"
+    make_capture(file, 12_000, 10, partitions=2)
+    with file.open("rb") as content:
+        traffic = read_traffic(load(read_capture(content), None))
+    assert (len(traffic.subscriptions), len(traffic.slots), traffic.partitions) == (8, 0, 2)
+    assert min(traffic.recorded.retried, traffic.recorded.ended) > 0
+    simulated = play(traffic)
+    assert compare(traffic.recorded, simulated) == []
+    assert simulated.timeline.reserved == traffic.recorded.timeline.reserved
+    few = play(traffic, consumers=2)
+    assert max(few.timeline.waiting) > max(simulated.timeline.waiting)
+
+
+async def test_a_shorter_timeout_makes_duplicates_of_slow_work(autojump_clock: MockClock) -> None:
+    store = await work(takes=lambda number: 0.9 if number % 10 == 0 else 0.1)
+    traffic = await traffic_of(store)
+    assert (traffic.recorded.duplicates, traffic.recorded.ended) == (0, 0)
+    shorter = play(traffic, policy={"reservation_timeout": Duration(500 * MS)})
+    assert shorter.ended >= 4
+    assert shorter.duplicates == shorter.ended
+    assert shorter.late >= 4
+    longer = play(traffic, policy={"reservation_timeout": Duration(60 * SECOND)})
+    assert counts(longer) == counts(traffic.recorded)
+
+
+async def test_a_longer_timeout_lets_late_work_be_in_time(autojump_clock: MockClock) -> None:
+    """So long the work had taken is in the log's inputs only."""
+    slow: Callable[[int], float] = lambda number: 1.5 if number == 7 else 0.1  # noqa: E731
+    traffic = await traffic_of(await work(takes=slow))
+    assert traffic.recorded.duplicates > 0
+    longer = play(traffic, policy={"reservation_timeout": Duration(2 * SECOND)})
+    assert (longer.duplicates, longer.ended, longer.completed) == (0, 0, 41)
+
+
+async def test_fewer_attempts_make_dead_letters(autojump_clock: MockClock) -> None:
+    ends: Callable[[int], Verb] = lambda number: Verb.RETRY if number == 3 else Verb.COMPLETE  # noqa: E731
+    traffic = await traffic_of(await work(ends=ends, items=10, attempts_max=6))
+    assert (traffic.recorded.dead, traffic.recorded.retried) == (1, 5)
+    fewer = play(traffic, policy={"attempts_max": 2})
+    assert (fewer.dead, fewer.retried, fewer.completed) == (1, 1, 10)
+    later = play(traffic, policy={"backoff": Backoff(Duration(SECOND), jitter=0.0)})
+    assert later.retried == 5
+    assert later.timeline.waiting[-1] == 1
+
+
+async def test_more_consumers_wait_less_and_slower_work_waits_more(autojump_clock: MockClock) -> None:
+    traffic = await traffic_of(await work(workers=1))
+    recorded = traffic.recorded.percentiles("waits")[90]
+    assert recorded is not None
+    many = play(traffic, consumers=8)
+    assert many.completed == 41
+    assert many.percentiles("waits")[99] == 0
+    slow = play(traffic, speed=0.5)
+    assert (slow.percentiles("waits")[90] or 0) > recorded
+    assert max(slow.timeline.waiting) > max(traffic.recorded.timeline.waiting)
+    assert slow.percentiles("works")[50] == pytest.approx(300 * MS, rel=0.15)
+
+
+async def test_more_partitions_are_filled_evenly(autojump_clock: MockClock) -> None:
+    traffic = await traffic_of(await work(workers=4, every=0.02))
+    assert traffic.partitions == 1
+    simulation = Simulation(traffic, Settings(partitions=4))
+    assert simulation.run().completed == 41
+    assert [part.state.produced > 3 for part in simulation.partitions] == [True] * 4
+
+
+async def test_the_same_seed_draws_the_same(autojump_clock: MockClock) -> None:
+    """A queue whose work was never finished: most of what happens had to be drawn."""
+    traffic = await traffic_of(await work(rest=0.0, every=0.01, takes=lambda number: number % 5 / 10 + 0.1))
+    runs = [play(traffic, consumers=4, speed=5.0, seed=seed) for seed in (1, 1, 2)]
+    assert attrs.asdict(runs[0]) == attrs.asdict(runs[1])
+    assert runs[0].timeline.works != runs[2].timeline.works
+
+
+async def test_no_number_is_close_that_should_be_exact(autojump_clock: MockClock) -> None:
+    traffic = await traffic_of(await work(items=10))
+    simulated = play(traffic)
+    simulated.completed -= 1
+    assert compare(traffic.recorded, simulated) == [Difference("completed", 11, 10)]
+    simulated.completed += 1
+    for values in simulated.timeline.works:
+        for index in range(len(values)):
+            values[index] += 19 * MS
+    assert compare(traffic.recorded, simulated) == []
+    for values in simulated.timeline.works:
+        for index in range(len(values)):
+            values[index] += 2 * MS
+    assert [one.what for one in compare(traffic.recorded, simulated)] == [
+        f"p{share} of works, microseconds" for share in (50, 90, 99)
+    ]
+
+
+async def test_what_operators_did_is_done_again_or_refused(autojump_clock: MockClock) -> None:
+    world = World()
+    async with world.node() as node:
+        partition = await world.create(node)
+        client = Client(node, "s")
+        client.produce(b"a", b"b")
+        await settle_down()
+
+        def command(what: object) -> None:
+            node.broker.begin_turn()
+            node.broker.command(client, 5, partition, what)  # type: ignore[arg-type]
+            node.broker.end_turn()
+
+        command(Pause("me"))
+        await trio.sleep(1)
+        command(Clear(ready=True, author="me"))
+        await trio.sleep(1)
+        client.produce(b"c")
+        await settle_down()
+        cleared = MemoryLog(virtual_env(1), world.disk)
+        traffic = await traffic_of(cleared)
+        assert len(traffic.orders) == 2
+        simulated = play(traffic)
+        assert simulated.timeline.waiting == traffic.recorded.timeline.waiting
+        assert simulated.timeline.waiting[-1] == 1
+        command(Delete([Place(3)], "me"))
+        await settle_down()
+        with pytest.raises(CannotSimulate, match="deleted"):
+            await traffic_of(cleared)
+
+
+async def test_it_begins_where_nothing_is_left_of_before(autojump_clock: MockClock) -> None:
+    store = await work(items=10, rest=5)
+    tail = await store.tail(PartitionId(1))
+    assert tail is not None
+    with pytest.raises(CannotSimulate, match="has items from before"):
+        await traffic_of(store, start=6)
+    with pytest.raises(CannotSimulate, match="no queue 'other'"):
+        await traffic_of(store, "other")
+    world = World()
+    async with world.node(record_inputs=True) as node:
+        await world.create(node)
+        client = Client(node, "s")
+        client.produce(b"a")
+        await settle_down()
+        client.reserve(1)
+        await settle_down()
+        client.settle(client.reservations[0])
+        await settle_down()
+        behind = node.broker.actors[PartitionId(1)].tail + 1
+        client.produce(b"b", request=7)
+        await settle_down()
+        client.reserve(1, request=8)
+        await settle_down()
+    traffic = await traffic_of(MemoryLog(virtual_env(1), world.disk), start=behind)
+    assert counts(play(traffic)) == counts(traffic.recorded)
+    assert traffic.recorded.produced == 1
