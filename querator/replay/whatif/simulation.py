@@ -10,7 +10,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable
 from heapq import heappop, heappush
-from random import Random
 from typing import Any, Final
 
 import attrs
@@ -28,6 +27,7 @@ from querator.core.match import match, match_parked
 from querator.core.placement import index_of
 from querator.core.policy import Policy, encode_policy
 from querator.core.state import PartitionState
+from querator.env.virtual import SeededRng
 from querator.replay.whatif.measures import OPEN, SESSION_LOST, Measures, Observer, Timeline
 from querator.replay.whatif.traffic import BY_BACKOFF, Arrival, Ask, Slot, Subscribed, Traffic
 
@@ -129,7 +129,7 @@ class Simulation:
         """(when, rank among what is then, sequence, what, about what)."""
         self._sequence = 0
         self._tries = array("H", bytes(2 * traffic.items))
-        self._dice = Random(settings.seed)
+        self._dice = SeededRng(settings.seed)
         self._pools: tuple[list[tuple[int, int]], list[tuple[int, int]]] | None = None
         self.now = traffic.began
 
@@ -405,7 +405,7 @@ class Simulation:
             further = [one for attempts in traffic.later.values() for one in attempts if one[1] != OPEN]
             self._pools = (firsts or [(0, Verb.COMPLETE)], further or firsts or [(0, Verb.COMPLETE)])
         pool = self._pools[0 if is_first else 1]
-        return pool[self._dice.randrange(len(pool))]
+        return pool[self._dice.randbelow(len(pool))]
 
     def _settle_at(
         self,
