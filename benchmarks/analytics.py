@@ -16,6 +16,7 @@ from typing import Any
 
 import trio
 
+from benchmarks import live, postgres
 from querator.analytics import connect
 from querator.analytics.compact import compact
 from querator.analytics.export import Exporter
@@ -182,10 +183,24 @@ async def measure(events: int, batch: int, directory: Path) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--events", type=int, default=10_000_000, help="events of items")
     parser.add_argument("--batch", type=int, action="append", help="items a batch; may be repeated (100, 10)")
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="instead: what export and questions cost a server at half its peak",
+    )
+    parser.add_argument(
+        "--row", default="batch 100, 8+8", help="of --live: the row of lifecycle (batch 100, 8+8)"
+    )
+    parser.add_argument("--share", type=float, default=0.5, help="of --live: of the peak rate")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of --live: of each round")
+    parser.add_argument("--rounds", type=int, default=5, help="of --live: without and with, each")
+    postgres.add_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure each size of batches."""
+    """Measure each size of batches, or a server at work."""
+    if options.live:
+        return live.run(options)
     with tempfile.TemporaryDirectory() as name:
         for batch in options.batch or (100, 10):
             trio.run(measure, options.events, batch, Path(name) / "analytics")

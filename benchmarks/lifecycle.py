@@ -5,9 +5,10 @@ the median of several rounds, with the CPU seconds of each side.
 """
 
 import statistics
+import subprocess
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -43,8 +44,12 @@ ROWS: Sequence[Row] = (
 )
 
 
-def measure(row: Row, seconds: float, *serve: str) -> dict[str, Any]:
-    """One round of one row on a fresh server."""
+Beside: TypeAlias = "Callable[[Server, float], subprocess.Popen[str]]"
+"""Starts a process that runs until a moment of the monotonic clock, and then prints a line of JSON."""
+
+
+def measure(row: Row, seconds: float, *serve: str, beside: Sequence[Beside] = ()) -> dict[str, Any]:
+    """One round of one row on a fresh server, and whatever runs beside it."""
     with server(*serve) as running:
         start = time.monotonic() + WARM_UP
         common: dict[str, object] = {
@@ -59,13 +64,14 @@ def measure(row: Row, seconds: float, *serve: str) -> dict[str, Any]:
         }
         consumer = start_worker("consume", **common)
         producer = start_worker("produce", **common)
+        others = [other(running, start + seconds) for other in beside]
         time.sleep(max(0.0, start - time.monotonic()))
         before = running.cpu()
         time.sleep(seconds)
         spent = running.cpu() - before
         consumed = result(consumer)
         produced = result(producer)
-        return _round(running, spent, consumed, produced)
+        return _round(running, spent, consumed, produced) | {"beside": [result(other) for other in others]}
 
 
 def _round(

@@ -94,6 +94,22 @@ async def produce_paced(client: Client, window: Window, rate: float) -> None:
         window.items += 1
 
 
+async def produce_batches_paced(client: Client, window: Window, rate: float, batch: int) -> None:
+    """Batches at ``rate`` items a second, however many are on their way; payloads say when theirs was due."""
+    due = time.monotonic()
+
+    async def one(due: float) -> None:
+        await client.produce_batch(QUEUE, [repr(due).encode().ljust(100)] * batch)
+        window.latencies.append(time.monotonic() - due)
+        window.items += batch
+
+    async with trio.open_nursery() as nursery:
+        while True:
+            due += batch / rate
+            await trio.sleep(max(0.0, due - time.monotonic()))
+            nursery.start_soon(one, due)
+
+
 async def produce_spread(
     client: Client, window: Window, rate: float, queues: Sequence[str], partitions: int
 ) -> None:
@@ -123,7 +139,7 @@ async def consume_flood(
         async for got in items.batches():
             if paced:
                 now = time.monotonic()
-                window.latencies += [now - float(payload) for payload in got.payloads]
+                window.latencies += [now - float(payload) for payload in dict.fromkeys(got.payloads)]
             got.complete_nowait()
             window.items += got.count
 
@@ -195,7 +211,9 @@ async def _side(options: argparse.Namespace, client: Client, window: Window) -> 
     elif options.side == "take":
         await consume_all(client, window, queue_names(options.queues))
     elif options.side == "produce":
-        if options.rate:
+        if options.rate and batch > 1:
+            await produce_batches_paced(client, window, options.rate / options.clients, batch)
+        elif options.rate:
             await produce_paced(client, window, options.rate / options.clients)
         elif options.single:
             await produce_singly(client, window, options.window)

@@ -110,9 +110,12 @@ def build(node: Node, options: AppOptions) -> Application:
     archive: Follower | None = None
     if options.analytics is not None:
         # They load DuckDB, a quarter of a second that only those pay who ask for it, before they serve.
-        from querator.analytics import following, keeping, live  # noqa: PLC0415
+        from querator.analytics import following, keeping, live, questions  # noqa: PLC0415
 
-        analytics = live.LiveAnalytics(env, options.analytics)
+        if env.processes.cores:
+            analytics = questions.RemoteQuestions(env, options.analytics)
+        else:
+            analytics = live.LiveAnalytics(env, options.analytics)
         archive = following.Follower(env, node.stores, options.analytics, buckets=node.buckets)
         node.history.past = keeping.KeptRecords(env, options.analytics)
     bound = options.requests_per_queue_max
@@ -194,6 +197,8 @@ async def run_application(
         application = build(node, options)
         async with trio.open_nursery() as nursery:
             await nursery.start(application.server.run, options.host, options.port)
+            if application.door.analytics is not None:
+                nursery.start_soon(application.door.analytics.run, name="questions")
             try:
                 yield application
             finally:

@@ -246,8 +246,11 @@ class AnalyticsPort(Protocol):
         """The rows of a canned question: a bounded number, within a bounded time. Never raises for what
         the caller asked or the archive is."""
 
+    async def run(self) -> None:
+        """What has to be done beside, until it is cancelled; a task of the server's."""
+
     def close(self) -> None:
-        """Let go of what questions are asked of. None may be under way."""
+        """Let go of what questions are asked of. None may be under way, nor ``run``."""
 
 
 class PrunePort(Protocol):

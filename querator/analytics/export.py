@@ -58,11 +58,11 @@ class Exporter:
     """Follows the logs of some stores into an archive. One task uses it.
 
     ``pace`` (above 0, to 1) is the share of one core it may use for folding, for a task of a live server: it
-    rests longer when the event loop is late, for then others have work; and it keeps the ledgers between
-    refreshes, so that each begins where the last one ended. Offline it is 1.
+    rests longer when the event loop is late, for then others have work. Offline it is 1.
 
     ``payloads``: of all queues; without it, of those whose settings ask for it. ``workers``: processes
-    that fold partitions beside one another when there is much to do; 0: all is done here.
+    that fold partitions beside one another when there is much to do; 0: all is done here, or by
+    ``folder``, which is the caller's.
     """
 
     def __init__(
@@ -76,13 +76,16 @@ class Exporter:
         memory_limit: str = limits.ANALYTICS_MEMORY,
         threads: int = 0,
         workers: int = 0,
+        folder: Folder | None = None,
     ) -> None:
         self._env = env
         self._stores = stores
         self.archive = Archive(env, directory)
         self._payloads = payloads
         self._workers = workers
-        self._folder = LocalFolder(env, self.archive, pace=pace, memory_limit=memory_limit, threads=threads)
+        self._folder: Folder = folder or LocalFolder(
+            env, self.archive, pace=pace, memory_limit=memory_limit, threads=threads, keeps=pace < 1
+        )
 
     async def refresh(self, report: Report = silent) -> Exported:
         """Export what the stores have and the archive has not.
@@ -94,7 +97,7 @@ class Exporter:
         async with self.archive.locked():
             manifest = await self.archive.manifest()
             await self.archive.sweep(manifest)
-            self._folder.reset()
+            await self._folder.reset()
             before = manifest.catalog_position
             manifest, work = await self._look(manifest)
             run = _Run(self._env, self.archive, manifest, work, report)

@@ -41,6 +41,9 @@ class Made:
 class Folder(Protocol):
     """Owned by one task of an export."""
 
+    async def reset(self) -> None:
+        """A refresh begins: forget a step that did not finish."""
+
     async def begin(self, partition: PartitionId, mark: Mark | None) -> None:
         """The records that follow are this partition's, from behind its mark on.
 
@@ -73,7 +76,8 @@ class _Dirty:
 
 
 class LocalFolder:
-    """Folds here. ``pace`` as of Exporter; ``suffix`` tells its files from those of others."""
+    """Folds here. ``pace`` as of Exporter; ``suffix`` tells its files from those of others; ``keeps`` the
+    ledgers between refreshes, so that each begins where the last one ended."""
 
     def __init__(
         self,
@@ -84,6 +88,7 @@ class LocalFolder:
         memory_limit: str = limits.ANALYTICS_MEMORY,
         threads: int = 0,
         suffix: str = "",
+        keeps: bool = False,
     ) -> None:
         self._env = env
         self._archive = archive
@@ -91,6 +96,7 @@ class LocalFolder:
         self._memory_limit = memory_limit
         self._threads = threads
         self._suffix = suffix
+        self._keeps = keeps
         self._ledger: Ledger | None = None
         self._buffer = RowBuffer()
         self._payload_rows: list[tuple[int, int, int, int, bytes]] = []
@@ -105,8 +111,8 @@ class LocalFolder:
         self._late = 0
         """How late the event loop was when we rested last, microseconds."""
 
-    def reset(self) -> None:
-        """Forget a step that did not finish."""
+    async def reset(self) -> None:
+        """See Folder."""
         if self._dirty:
             self._ledgers.clear()
         self._marks = {}
@@ -213,7 +219,7 @@ class LocalFolder:
             raise ArchiveError(f"{self._archive.directory} cannot be written: {error}") from error
         finally:
             connection.close()
-        if self._pace < 1:
+        if self._keeps:
             self._ledgers |= {partition: dirty.ledger for partition, dirty in self._dirty.items()}
         self._marks |= {mark.partition: mark for mark in made.marks}
         self._clear()

@@ -1,6 +1,7 @@
 """What a live server does for its archive: every so often, slowly, and never the server's undoing."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -12,6 +13,7 @@ from querator.analytics.compact import compact
 from querator.analytics.export import Exporter
 from querator.analytics.keeping import RecordKeeper
 from querator.analytics.manifest import ArchiveError
+from querator.analytics.parallel import RemoteFolder, remote_folders
 from querator.analytics.pruning import age_limit, buckets_to_keep, is_kept, read_starts, starts_of
 from querator.core import limits
 from querator.core.ids import Duration, PartitionId, Position
@@ -38,7 +40,8 @@ class Buckets(Protocol):
 class Follower:
     """The archive of a live server. Any number of tasks may ask it to do something: one at a time does.
 
-    An export takes a share of a core, one thread of DuckDB and little memory.
+    While it runs, a process of low priority does the work, and the server only reads its log for it; where
+    there are no processes, the server itself does, with a share of a core, one thread and little memory.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Follower:
         self._directory = directory
         self._buckets = buckets
         self._one = trio.Lock()
-        self._exporter = Exporter(
+        self._own = Exporter(
             env,
             list(stores.values()),
             directory,
@@ -57,6 +60,8 @@ class Follower:
             memory_limit=limits.SERVER_EXPORT_MEMORY,
             threads=1,
         )
+        self._exporter = self._own
+        self._helper: RemoteFolder | None = None
         self._keeper = RecordKeeper(env, list(stores.values()), directory)
 
     async def run(self, *, every: Duration, retention: Duration = Duration(0)) -> NoReturn:
@@ -68,13 +73,31 @@ class Follower:
         """
         while True:
             try:
-                async with self._one:
-                    await self._export()
-                if retention:
-                    await self._prune(retention, 1)
+                async with self._helped():
+                    while True:
+                        async with self._one:
+                            await self._export()
+                        if retention:
+                            await self._prune(retention, 1)
+                        await self._env.clock.sleep(every)
             except (ArchiveError, LogError, OSError) as error:
                 telemetry.emit("analytics.export.failed", error=str(error))
             await self._env.clock.sleep(every)
+
+    @asynccontextmanager
+    async def _helped(self) -> AsyncIterator[None]:
+        """With a process to work for us, if there are any."""
+        if not self._env.processes.cores:
+            yield
+            return
+        async with remote_folders(self._env, self._own.archive, 1, is_servers=True) as (helper,):
+            self._helper = helper
+            self._exporter = Exporter(self._env, list(self._stores.values()), self._directory, folder=helper)
+            try:
+                yield
+            finally:
+                self._helper = None
+                self._exporter = self._own
 
     async def _export(self) -> None:
         done = await self._exporter.refresh()
@@ -86,7 +109,10 @@ class Follower:
                 items=done.items,
                 bytes=done.bytes,
             )
-        await compact(self._env, self._directory, memory_limit=limits.SERVER_EXPORT_MEMORY, threads=1)
+        if self._helper is not None:
+            await self._helper.compact()
+        else:
+            await compact(self._env, self._directory, memory_limit=limits.SERVER_EXPORT_MEMORY, threads=1)
 
     async def prune(self, *, older_than: Duration, buckets_kept: int) -> dict[str, list[int]] | Rejected:
         """See PrunePort."""

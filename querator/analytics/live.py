@@ -1,4 +1,4 @@
-"""Small questions to a live server: the archive on its disk, asked so that the queue feels nothing.
+"""Small questions to the archive of a server, asked so that whoever runs beside feels nothing.
 
 One connection of one thread with a bound on memory; one question at a time, a bounded number waiting; a
 deadline that interrupts the engine; a bound on rows, since rows become objects on the way out. The
@@ -99,6 +99,10 @@ class LiveAnalytics:
         self._stamp: tuple[int, int] = (0, 0)
         """Of the manifest that the connection was opened for."""
         self._as_of = Instant(0)
+
+    async def run(self) -> None:
+        """See AnalyticsPort: nothing has."""
+        await trio.sleep_forever()
 
     def close(self) -> None:
         """See AnalyticsPort."""

@@ -1,24 +1,25 @@
-"""Folders in processes of their own: an export folds partitions on all cores.
+"""Folders in processes of their own: an export folds partitions on all cores, or out of a server's way.
 
 ``python -m querator.analytics.parallel`` is such a process. It is told what to do over its standard
-input and answers over its standard output, in frames: length u32, then msgpack, a name and a body. It
-reads no log and knows no manifest, and ends with its input. Files that it leaves when it or its parent is
-killed bear a name that nobody else gives.
+input and answers over its standard output (frames.py). It reads no log, writes no manifest (but when it
+compacts), and ends with its input. Files that it leaves when it or its parent is killed bear a name that
+nobody else gives.
 """
 
 import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from struct import Struct
 from typing import Any, Final
 
 import attrs
 import msgspec
 import trio
 
+from querator.analytics.compact import compact
 from querator.analytics.directory import Archive
-from querator.analytics.folding import Folder, LocalFolder, Made
+from querator.analytics.folding import LocalFolder, Made
+from querator.analytics.frames import Bodies, Frames, HelperGone
 from querator.analytics.manifest import ArchiveError, Mark
 from querator.core import limits
 from querator.core.ids import PartitionId
@@ -26,15 +27,13 @@ from querator.env import Env
 from querator.errors import CorruptRecord, QueratorError
 from querator.log.records import Record
 
-_LENGTH: Final = Struct("<I")
-_READ_BYTES: Final = 1 << 20
-_ENCODE: Final = msgspec.msgpack.Encoder().encode
-
 
 @attrs.frozen
 class _Open:
     directory: str
     suffix: str
+    is_servers: bool
+    """It helps a server, for long: of low priority, with little memory, and it keeps its ledgers."""
 
 
 @attrs.frozen
@@ -50,10 +49,12 @@ class _Failure:
     text: str
 
 
-_BODIES: Final[dict[str, msgspec.msgpack.Decoder[Any]]] = {
+_BODIES: Final[Bodies] = {
     "open": msgspec.msgpack.Decoder(_Open),
     "begin": msgspec.msgpack.Decoder(_Begin),
     "take": msgspec.msgpack.Decoder(list[Record]),
+    "reset": msgspec.msgpack.Decoder(None),
+    "compact": msgspec.msgpack.Decoder(None),
     "step": msgspec.msgpack.Decoder(int),
     "done": msgspec.msgpack.Decoder(None),
     "full": msgspec.msgpack.Decoder(bool),
@@ -62,47 +63,29 @@ _BODIES: Final[dict[str, msgspec.msgpack.Decoder[Any]]] = {
 }
 
 
-class _Frames:
-    """Messages over a stream of bytes."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-        self._buffer = bytearray()
-
-    async def send(self, name: str, body: object) -> None:
-        data = _ENCODE((name, msgspec.Raw(_ENCODE(body))))
-        await self._stream.send_all(_LENGTH.pack(len(data)) + data)
-
-    async def receive(self) -> tuple[str, Any] | None:
-        """The next one; ``None``: the other side is gone."""
-        if not await self._fill(_LENGTH.size):
-            return None
-        (size,) = _LENGTH.unpack_from(self._buffer)
-        if not await self._fill(_LENGTH.size + size):
-            return None
-        data = bytes(self._buffer[_LENGTH.size : _LENGTH.size + size])
-        del self._buffer[: _LENGTH.size + size]
-        name, body = msgspec.msgpack.decode(data, type=tuple[str, msgspec.Raw])
-        return name, _BODIES[name].decode(body)
-
-    async def _fill(self, size: int) -> bool:
-        while len(self._buffer) < size:
-            data = await self._stream.receive_some(_READ_BYTES)
-            if not data:
-                return False
-            self._buffer += data
-        return True
-
-
 class RemoteFolder:
     """A Folder in another process. While that folds a page, the next one is read here."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
-        self._frames = _Frames(stream)
+        self._frames = Frames(stream, _BODIES)
         self._is_folding = False
 
-    async def open(self, archive: Archive, suffix: str) -> None:
-        await self._ask("open", _Open(str(archive.directory.resolve()), suffix))
+    async def open(self, archive: Archive, suffix: str, *, is_servers: bool = False) -> None:
+        """Before anything else."""
+        await self._ask("open", _Open(str(archive.directory.resolve()), suffix, is_servers))
+
+    async def compact(self) -> None:
+        """Compact the archive there; nobody may have it locked.
+
+        Raises:
+            ArchiveError: see ``compact``.
+        """
+        await self._ask("compact", None)
+
+    async def reset(self) -> None:
+        """See Folder."""
+        await self._finish()
+        await self._ask("reset", None)
 
     async def begin(self, partition: PartitionId, mark: Mark | None) -> None:
         """See Folder."""
@@ -136,14 +119,14 @@ class RemoteFolder:
     async def _send(self, name: str, body: object) -> None:
         try:
             await self._frames.send(name, body)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except HelperGone:
             raise _gone() from None
 
     async def _answer(self) -> Any:
-        answer = await self._frames.receive()
-        if answer is None:
-            raise _gone()
-        name, body = answer
+        try:
+            name, body = await self._frames.receive()
+        except HelperGone:
+            raise _gone() from None
         if name == "failed":
             raise CorruptRecord(body.text) if body.is_corrupt else ArchiveError(body.text)
         return body
@@ -154,49 +137,71 @@ def _gone() -> ArchiveError:
 
 
 @asynccontextmanager
-async def remote_folders(env: Env, archive: Archive, count: int) -> AsyncIterator[list[Folder]]:
+async def remote_folders(
+    env: Env, archive: Archive, count: int, *, is_servers: bool = False
+) -> AsyncIterator[list[RemoteFolder]]:
     """So many processes, which end with the block.
 
     Raises:
         ArchiveError: one cannot be started.
     """
     async with AsyncExitStack() as stack:
-        folders: list[Folder] = []
+        folders: list[RemoteFolder] = []
         for number in range(count):
             stream = await stack.enter_async_context(env.processes.run("querator.analytics.parallel"))
             folder = RemoteFolder(stream)
-            await folder.open(archive, f"-{env.rng.token_bytes(6).hex()}-{number}")
+            suffix = f"-{env.rng.token_bytes(6).hex()}-{number}"
+            await folder.open(archive, suffix, is_servers=is_servers)
             folders.append(folder)
         yield folders
 
 
 async def serve(env: Env, stream: trio.abc.Stream) -> None:
     """Fold for the process at the other end, until it is gone."""
-    frames = _Frames(stream)
-    folder: LocalFolder | None = None
-    while (message := await frames.receive()) is not None:
-        name, body = message
-        try:
-            if folder is None:
-                folder = LocalFolder(
-                    env,
-                    Archive(env, Path(body.directory)),
-                    memory_limit=limits.WORKER_EXPORT_MEMORY,
-                    threads=1,
-                    suffix=body.suffix,
-                )
-                await frames.send("done", None)
-            elif name == "begin":
-                await folder.begin(PartitionId(body.partition), body.mark)
-                await frames.send("done", None)
-            elif name == "take":
-                await frames.send("full", await folder.take(body))
-            else:
-                await frames.send("made", await folder.step(body))
-        except QueratorError as error:
-            await frames.send("failed", _Failure(isinstance(error, CorruptRecord), str(error)))
-        except OSError as error:
-            await frames.send("failed", _Failure(is_corrupt=False, text=str(error)))
+    frames = Frames(stream, _BODIES)
+    try:
+        _, opened = await frames.receive()
+        await frames.send("done", None)
+        if opened.is_servers:
+            env.processes.yield_to_others()
+        memory_limit = limits.SERVER_EXPORT_MEMORY if opened.is_servers else limits.WORKER_EXPORT_MEMORY
+        directory = Path(opened.directory)
+        folder = LocalFolder(
+            env,
+            Archive(env, directory),
+            memory_limit=memory_limit,
+            threads=1,
+            suffix=opened.suffix,
+            keeps=opened.is_servers,
+        )
+        while True:
+            name, body = await frames.receive()
+            try:
+                if name == "compact":
+                    await compact(env, directory, memory_limit=memory_limit, threads=1)
+                    answer: tuple[str, object] = ("done", None)
+                else:
+                    answer = await _do(folder, name, body)
+            except QueratorError as error:
+                answer = ("failed", _Failure(isinstance(error, CorruptRecord), str(error)))
+            except OSError as error:
+                answer = ("failed", _Failure(is_corrupt=False, text=str(error)))
+            await frames.send(*answer)
+    except HelperGone:
+        return
+
+
+async def _do(folder: LocalFolder, name: str, body: Any) -> tuple[str, object]:
+    match name:
+        case "begin":
+            await folder.begin(PartitionId(body.partition), body.mark)
+        case "take":
+            return "full", await folder.take(body)
+        case "step":
+            return "made", await folder.step(body)
+        case _:
+            await folder.reset()
+    return "done", None
 
 
 async def main() -> None:

@@ -266,6 +266,8 @@ LIVE_QUESTIONS_MAX: Final = 1
 LIVE_QUESTIONS_WAITING_MAX: Final = 16
 """... and that wait for it, before it answers ``overloaded``."""
 LIVE_QUESTION_TIMEOUT: Final = Duration(2 * SECOND)
+LIVE_START_TIMEOUT: Final = Duration(3 * SECOND)
+"""How much longer one may take that waits for others, or for the process that answers to start."""
 LIVE_ROWS_MAX: Final = 2_000
 """Rows of one answer; turning rows into objects is the only part of a question that holds the event loop."""
 

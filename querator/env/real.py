@@ -448,7 +448,11 @@ class SystemProcesses:
     @contextlib.asynccontextmanager
     async def run(self, module: str) -> AsyncIterator[trio.abc.Stream]:
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Ctrl-C is for us: we end it, by ending its input.
+            start_new_session=True,
         )
         if process.stdin is None or process.stdout is None:
             raise TypeError("a process without pipes")
@@ -460,6 +464,12 @@ class SystemProcesses:
                 await trio.aclose_forcefully(stream)
                 process.kill()
                 await process.wait()
+
+    def yield_to_others(self) -> None:
+        os.nice(_NICE_MOST)
+
+
+_NICE_MOST: Final = 19
 
 
 def standard_stream() -> trio.abc.Stream:

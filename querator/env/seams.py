@@ -163,20 +163,26 @@ class Processes(Protocol):
 
     @property
     def cores(self) -> int:
-        """How many can work at once."""
+        """How many can work at once; 0: there are none."""
 
     def run(self, module: str) -> AbstractAsyncContextManager[trio.abc.Stream]:
         """Run a module of ours in a process of its own, whose standard input and output are the stream.
         It is killed when the block ends, if it has not ended with its input."""
 
+    def yield_to_others(self) -> None:
+        """Let this process have what other processes leave, from now on."""
+
 
 class NoProcesses:
     """Where there is but one."""
 
-    cores = 1
+    cores = 0
 
     def run(self, module: str) -> AbstractAsyncContextManager[trio.abc.Stream]:
         raise NotImplementedError(f"there are no processes here to run {module}")
+
+    def yield_to_others(self) -> None:
+        """There are none."""
 
 
 @attrs.frozen(kw_only=True)

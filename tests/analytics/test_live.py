@@ -1,7 +1,11 @@
 """The live door: canned questions only, bounded in time, rows and number, and the loop goes on."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -9,6 +13,7 @@ from querator.actors.ports import Answer
 from querator.analytics import live
 from querator.analytics.export import Exporter
 from querator.analytics.live import QUESTIONS, LiveAnalytics
+from querator.analytics.questions import RemoteQuestions
 from querator.core import limits
 from querator.core.commands import Produce
 from querator.core.ids import MILLISECOND, Duration
@@ -154,3 +159,78 @@ async def test_later_exports_are_seen(tmp_path: Path) -> None:
     answer = await ask(door, "throughput", queue="partition 4")
     assert answer.rows[0][answer.columns.index("produced")] == 2
     door.close()
+
+
+# --- in a process of their own ------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def remote(directory: Path) -> AsyncIterator[RemoteQuestions]:
+    door = RemoteQuestions(real_env(), directory)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.run)
+        yield door
+        nursery.cancel_scope.cancel()
+    door.close()
+
+
+async def test_another_process_answers_alike(tmp_path: Path) -> None:
+    await build(tmp_path, 0)
+    here = LiveAnalytics(real_env(), tmp_path)
+    async with remote(tmp_path) as door:
+        for name, params in (
+            ("throughput", {"queue": "mail", "width": 3_600_000_000}),
+            ("item_history", {"partition": 4, "item": 3}),
+            ("waiting", {"queue": 3}),
+        ):
+            assert await door.ask(name, params) == await here.ask(name, params)
+    here.close()
+
+
+async def test_a_process_that_was_killed_is_started_again_by_the_next_question(tmp_path: Path) -> None:
+    await build(tmp_path, 0)
+    killed = []
+
+    class Processes:
+        cores = 2
+
+        @asynccontextmanager
+        async def run(self, module: str) -> AsyncIterator[trio.abc.Stream]:
+            async with real_env().processes.run(module) as stream:
+                killed.append(stream)
+                yield stream
+
+    processes: Any = Processes()
+    door = RemoteQuestions(attrs.evolve(real_env(), processes=processes), tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.run)
+        question = ("deaths", {"queue": "mail"})
+        assert isinstance(await door.ask(*question), Answer)
+        await killed[0].aclose()
+        refused = await door.ask(*question)
+        assert isinstance(refused, Rejected)
+        assert refused.code is Code.UNAVAILABLE
+        assert isinstance(await door.ask(*question), Answer)
+        assert len(killed) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_questions_to_another_process_are_bounded_in_number_and_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody answers: ``run`` is not running."""
+    monkeypatch.setattr(limits, "LIVE_QUESTION_TIMEOUT", Duration(1))
+    monkeypatch.setattr(limits, "LIVE_START_TIMEOUT", Duration(50_000))
+    door = RemoteQuestions(real_env(), tmp_path)
+    codes: list[Code] = []
+
+    async def one() -> None:
+        answer = await door.ask("waiting", {"queue": "mail"})
+        assert isinstance(answer, Rejected)
+        codes.append(answer.code)
+
+    room = limits.LIVE_QUESTIONS_MAX + limits.LIVE_QUESTIONS_WAITING_MAX
+    async with trio.open_nursery() as nursery:
+        for _ in range(room + 1):
+            nursery.start_soon(one)
+    assert sorted(codes) == sorted([Code.OVERLOADED, *[Code.LIMIT_EXCEEDED] * room])
