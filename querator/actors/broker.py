@@ -39,7 +39,7 @@ from querator.core.ids import (
     ReservationNumber,
     SessionId,
 )
-from querator.core.limits import IN_FLIGHT_ITEMS_MAX, SESSION_GRACE, WINDOW_BYTES_MAX
+from querator.core.limits import IN_FLIGHT_ITEMS_MAX, RESERVATION_END_LAG, SESSION_GRACE, WINDOW_BYTES_MAX
 from querator.core.replies import Code, Done, PartitionStats, Rejected
 from querator.env import Env
 
@@ -72,9 +72,12 @@ class SessionEntry:
 class Broker:
     """Implements BrokerPort. Queues and actors are put in by the supervisor."""
 
-    def __init__(self, env: Env, *, grace: Duration = SESSION_GRACE) -> None:
+    def __init__(
+        self, env: Env, *, grace: Duration = SESSION_GRACE, end_lag: Duration = RESERVATION_END_LAG
+    ) -> None:
         self._env = env
         self._grace = grace
+        self._end_lag = end_lag
         self.now = env.clock.now()
         self.queues: dict[QueueName, QueueRuntime] = {}
         self.actors: dict[PartitionId, PartitionActor] = {}
@@ -163,7 +166,7 @@ class Broker:
             self.starved(actor)
         if state.leaving:
             self.leaving(actor)
-        self.alarms.set(actor.partition * _KINDS + _OF_PARTITION, actor.next_due_at())
+        self.alarms.set(actor.partition * _KINDS + _OF_PARTITION, actor.next_due_at(self._end_lag))
 
     @contextmanager
     def _guard(self, actor: PartitionActor) -> Iterator[None]:
@@ -191,7 +194,7 @@ class Broker:
     def committed(self, actor: PartitionActor) -> None:
         """A record of the actor was committed: more may be decided (a stalled turn, moves, releases)."""
         # While the append failed or stalled, nothing was to end, so no alarm was set.
-        self.alarms.set(actor.partition * _KINDS + _OF_PARTITION, actor.next_due_at())
+        self.alarms.set(actor.partition * _KINDS + _OF_PARTITION, actor.next_due_at(self._end_lag))
         queue = self.queues.get(QueueName(actor.queue))
         if (
             actor.state.starved is not None
@@ -590,7 +593,7 @@ class Broker:
                 actor = self.actors.get(PartitionId(number))
                 if actor is not None:
                     with self._guard(actor):
-                        self.touch(actor).run_due()
+                        self.touch(actor).run_due(self._end_lag)
                     self._rematch(actor)
         # What became ready at this moment goes to those who wait before their waits end.
         self.end_turn()

@@ -26,7 +26,13 @@ from querator.actors.supervisor import Supervisor
 from querator.actors.writer import LogWriter
 from querator.core.catalog.commands import Bootstrap
 from querator.core.ids import MILLISECOND, SECOND, Duration, Instant
-from querator.core.limits import BUCKET_BYTES, CLOCK_REFERENCE_INTERVAL, PAYLOAD_MEMORY_BYTES, SESSION_GRACE
+from querator.core.limits import (
+    BUCKET_BYTES,
+    CLOCK_REFERENCE_INTERVAL,
+    PAYLOAD_MEMORY_BYTES,
+    RESERVATION_END_LAG,
+    SESSION_GRACE,
+)
 from querator.core.replies import Code
 from querator.env import Env, seconds
 from querator.errors import LogError
@@ -44,6 +50,7 @@ class NodeOptions:
     name: str = "node"
     auth: bool = False
     grace: Duration = SESSION_GRACE
+    end_lag: Duration = RESERVATION_END_LAG
     payload_memory: int = PAYLOAD_MEMORY_BYTES
     snapshots: bool = True
     bucket_bytes: int = BUCKET_BYTES
@@ -61,7 +68,7 @@ class Node:
         self.env = env
         self.options = options
         self.stores = stores
-        self.broker = Broker(env, grace=options.grace)
+        self.broker = Broker(env, grace=options.grace, end_lag=options.end_lag)
         self.payloads = PayloadService(self.broker, stores, env, budget=options.payload_memory)
         self.supervisor = Supervisor(
             self.broker,

@@ -383,11 +383,11 @@ class PartitionActor:
         if not is_whole and self._given:
             self._pending.gather().end_call(self._given)
 
-    def run_due(self) -> None:
+    def run_due(self, end_lag: Duration) -> None:
         """Make happen what only time makes happen."""
         if self.condition is not Condition.OPEN or self._is_stalled:
             return
-        run_due(self.state, self.now, self._apply_ended)
+        run_due(self.state, self.now, self._apply_ended, end_lag)
 
     def _apply_ended(self, event: ev.Event) -> None:
         """Apply, and tell the holder of a reservation that ended by itself."""
@@ -434,12 +434,12 @@ class PartitionActor:
     def _is_stalled(self) -> bool:
         return self._in_flight is not None and self.now - self._sent_at > STALL
 
-    def next_due_at(self) -> int | None:
+    def next_due_at(self, end_lag: Duration) -> int | None:
         """When to call ``run_due``. While that would do nothing there is no such moment: the broker asks
         again after the commit, and an alarm for what is past already would ring without end."""
         if self.condition is not Condition.OPEN or self._is_stalled:
             return None
-        return next_due_at(self.state)
+        return next_due_at(self.state, end_lag)
 
     # --- snapshots --------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """What time alone makes happen: reservations end, items expire, schedules come due, the dead are pruned.
 
-A moment is past only when it is strictly before ``now``: at its deadline a holder can still complete.
+A moment is past only when it is strictly before ``now``: at its deadline a holder can still complete, and
+for a lag after it, since the holder learnt of it later than it was decided.
 Bounded per turn; what is left over is due at once in the next.
 """
 
@@ -10,7 +11,7 @@ from typing import Final, TypeAlias
 
 from querator.core import events as ev
 from querator.core.decide import ATTEMPTS_REASON, split_worn, to_ranges
-from querator.core.ids import Instant, ReservationNumber
+from querator.core.ids import Duration, Instant, ReservationNumber
 from querator.core.limits import TURN_DUE_ITEMS_MAX
 from querator.core.segments import BEHIND, READY, SCHEDULED
 from querator.core.state import PartitionState, Reservation
@@ -18,16 +19,17 @@ from querator.core.state import PartitionState, Reservation
 Apply: TypeAlias = Callable[[ev.Event], None]
 """Evolves the state by the event and puts it into the pending record."""
 
+_NO_LAG: Final = Duration(0)
 _LEAVING_PASSED_MAX: Final = 1_000
 """Dead items on their way elsewhere that the search for the oldest other one passes."""
 
 
-def next_due_at(state: PartitionState) -> int | None:
+def next_due_at(state: PartitionState, end_lag: Duration = _NO_LAG) -> int | None:
     """The next moment at which something is past; ``None``: nothing is waiting for time."""
     moments: list[int] = []
     end = state.ends.next_at()
     if end is not None:
-        moments.append(end)
+        moments.append(end + end_lag)
     if state.expiries:
         moments.append(state.expiries[0][0])
     due = state.next_due()
@@ -39,11 +41,11 @@ def next_due_at(state: PartitionState) -> int | None:
     return min(moments) + 1 if moments else None
 
 
-def run_due(state: PartitionState, now: Instant, apply: Apply) -> None:
+def run_due(state: PartitionState, now: Instant, apply: Apply, end_lag: Duration = _NO_LAG) -> None:
     """Make happen what is past, in this order: reservations, schedules, item expiry, retention. An item
     that becomes ready after its time to live is never given to anybody."""
     budget = TURN_DUE_ITEMS_MAX
-    for number in state.ends.due(now - 1, budget):
+    for number in state.ends.due(now - 1 - end_lag, budget):
         reservation = state.reservations[number]
         why = "max_runtime" if reservation.run_until else "deadline"
         budget -= reservation.left

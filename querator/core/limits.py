@@ -36,6 +36,9 @@ ATTEMPTS_MAX_MAX: Final = 65_536
 """CONTRACT.md 2.7."""
 RESERVATION_TIMEOUT_MAX: Final = Duration(7 * DAY)
 RESERVATION_TIMEOUT_MIN: Final = Duration(100_000)
+RESERVATION_END_LAG: Final = Duration(50_000)
+"""A node ends a reservation so long past its deadline: its holder counts from when it was told, which is a
+commit and a journey later, and may settle up to its own end of it (CONTRACT.md 4.16 allows 100 ms)."""
 RESERVE_WAIT_MAX: Final = Duration(15 * MINUTE)
 
 # --- One partition ----------------------------------------------------------------------------

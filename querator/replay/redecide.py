@@ -22,6 +22,7 @@ from querator.core.demand import Demand, Parked, Subscription
 from querator.core.due import end_reservation, run_due
 from querator.core.ids import Duration, Instant, PartitionId, SessionId
 from querator.core.inputs import How, Inputs, Waiter
+from querator.core.limits import RESERVATION_END_LAG
 from querator.core.match import match
 from querator.core.reserve import reserve
 from querator.core.segments import GONE, SEGMENT_BITS
@@ -282,7 +283,7 @@ class Redecider:
         """All that time alone makes happen now."""
         before = self._index
         try:
-            run_due(self._state, self._state.now, self._expect)
+            run_due(self._state, self._state.now, self._expect, self._end_lag(event))
         except Differs as differs:
             # Which of two segments is looked at first follows from when they were filled, not from the fold.
             if type(differs.recorded) is not ev.ItemsExpired or type(differs.replayed) is not ev.ItemsExpired:
@@ -290,6 +291,14 @@ class Redecider:
             self._expire(differs.recorded)
         if self._index == before:
             raise Differs(self._index, event, None)
+
+    def _end_lag(self, event: ev.Event) -> Duration:
+        """That of a node; none where the event shows that its node had none."""
+        if isinstance(event, ev.ItemsDied | ev.ReservationEnded):
+            reservation = self._state.reservations[event.reservation]
+            if reservation.ends_at + RESERVATION_END_LAG >= self._state.now:
+                return Duration(0)
+        return RESERVATION_END_LAG
 
     def _expire(self, event: ev.ItemsExpired) -> None:
         state = self._state

@@ -182,3 +182,20 @@ async def test_what_a_held_queue_keeps_is_refused_when_it_closes(
         ]
         assert codes == [Code.SHUTTING_DOWN] * 3
         assert actor.state.produced == 0
+
+
+@pytest.mark.parametrize(("lag", "ends_after"), [(0, 1.0), (50_000, 1.05), (200_000, 1.2)])
+async def test_a_reservation_ends_a_lag_past_its_deadline(
+    lag: int, ends_after: float, autojump_clock: MockClock, world: World
+) -> None:
+    """So long a node lets a holder settle what it learnt of late; the items go to who waits only then."""
+    async with world.node(end_lag=lag) as node:
+        await world.create(node, reservation_timeout=1_000_000)
+        client = Client(node)
+        client.produce(b"x")
+        client.reserve(request=2)
+        client.reserve(request=3, wait=60_000_000)
+        await trio.sleep(ends_after - 0.01)
+        assert len(client.reservations) == 1
+        await trio.sleep(0.02)
+        assert [reserved.attempts for reserved in client.reservations] == [1, [2]]

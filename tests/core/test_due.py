@@ -6,7 +6,9 @@ from querator.core import commands as cmd
 from querator.core import due as module
 from querator.core import events as ev
 from querator.core.commands import Verb
+from querator.core.due import next_due_at, run_due
 from querator.core.ids import Duration, Instant, PartitionId
+from querator.core.limits import RESERVATION_END_LAG
 from querator.core.policy import Policy
 from tests.core.driver import START, Driver, numbers_of
 
@@ -26,6 +28,21 @@ def test_a_reservation_ends_strictly_after_its_deadline() -> None:
     assert driver.state.reserved == 0
     assert driver.waiting_items() == [1]
     assert driver.take().attempts == [2]
+
+
+def test_a_node_s_lag_is_for_reservations_only() -> None:
+    """They end that much later, strictly; what is scheduled and what expires does not wait for it."""
+    driver = Driver()
+    driver.produce(b"held")
+    driver.take(timeout=SECOND)
+    driver.produce(b"later", due_at=START + SECOND)
+    state, now = driver.state, START + SECOND + RESERVATION_END_LAG
+    assert next_due_at(state, RESERVATION_END_LAG) == START + SECOND + 1
+    run_due(state, Instant(now), driver.apply, RESERVATION_END_LAG)
+    assert (state.reserved, driver.waiting_items()) == (1, [2])
+    assert next_due_at(state, RESERVATION_END_LAG) == now + 1
+    run_due(state, Instant(now + 1), driver.apply, RESERVATION_END_LAG)
+    assert (state.reserved, driver.waiting_items()) == (0, [2, 1])
 
 
 def test_what_ended_goes_to_the_tail() -> None:

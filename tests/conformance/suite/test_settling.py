@@ -164,3 +164,53 @@ def test_retry_of_several_is_all_or_nothing(server: Server) -> None:
         == 400
     )
     assert server.counts() == [(2, 2, 0)]
+
+
+@pytest.mark.every_log
+@pytest.mark.parametrize("later", [0, 10 * SECOND])
+def test_a_retry_wakes_who_waits(server: Server, later: int) -> None:
+    server.create()
+    server.produce("a")
+    (item,) = server.lease(1).items
+    waiting = server.lease_later(1, "w")
+    server.until_waiting(1)
+    server.retry({"id": item.id, "retry_at": server.stamp(later)})
+    if later:
+        server.advance(later + SECOND)
+    assert waiting.result(5).items[0].attempts == 2
+
+
+def test_a_last_attempt_is_not_taken_away(server: Server) -> None:
+    """It lasts as long as any other, and can be completed at its end."""
+    server.create("dead")
+    server.create(max_attempts=1, dead_queue="dead")
+    server.produce("a", "b")
+    first, second = server.lease(2).items
+    server.advance(30 * SECOND)
+    server.complete(first.id)
+    server.advance(30 * SECOND)
+    assert server.items()[0].is_leased
+    server.complete(second.id)
+    server.advance(HOUR)
+    assert list(server.items("dead")) == []
+
+
+def test_a_retry_of_a_last_attempt_is_a_retry(server: Server) -> None:
+    """Only the end of a lease looks at the number of attempts."""
+    server.create(max_attempts=1)
+    server.produce("a")
+    (item,) = server.lease(1).items
+    server.retry({"id": item.id})
+    (again,) = server.lease(1).items
+    assert again.attempts == 2
+
+
+def test_dead_wins_over_a_moment(server: Server) -> None:
+    server.create("dead")
+    server.create(dead_queue="dead")
+    server.produce("a", "b")
+    first, second = server.lease(2).items
+    server.retry({"id": first.id, "dead": True, "retry_at": server.stamp(HOUR)}, {"id": second.id})
+    server.until(lambda: server.items("dead"))
+    assert server.counts() == [(1, 0, 0)]
+    assert server.payloads() == ["b"]
