@@ -9,6 +9,7 @@ from tests.conformance.suite.go_client import (
 )
 
 
+@pytest.mark.every_log
 @pytest.mark.parametrize(
     ("flags", "left"),
     [
@@ -48,6 +49,7 @@ def test_clear_leaves_those_who_wait(server: Server) -> None:
     waiting.result(5)
 
 
+@pytest.mark.every_log
 def test_reload_loses_nothing(server: Server) -> None:
     server.create(requested_partitions=2)
     for text in "abcd":
@@ -59,6 +61,7 @@ def test_reload_loses_nothing(server: Server) -> None:
     server.complete(item.id, partition=1 if before[1][1] else 0)
 
 
+@pytest.mark.every_log
 def test_stats_say_what_is_there(server: Server) -> None:
     server.create(requested_partitions=2)
     stats = server.stats()

@@ -10,6 +10,7 @@ from tests.conformance.suite.go_client import (
 )
 
 
+@pytest.mark.every_log
 def test_opportunistic_distribution(server: Server) -> None:
     server.create(requested_partitions=2)
     for _ in range(5):
@@ -19,6 +20,7 @@ def test_opportunistic_distribution(server: Server) -> None:
     assert server.counts() == [(30, 15, 0), (20, 20, 0)]
 
 
+@pytest.mark.every_log
 def test_a_fresh_queue_fills_from_its_first_partition(server: Server) -> None:
     server.create(requested_partitions=3)
     for text in "abc":
@@ -47,6 +49,7 @@ def test_held_produces_are_spread(server: Server) -> None:
     assert [total for total, _, _ in server.counts()] == [30, 20]
 
 
+@pytest.mark.every_log
 def test_held_leases_are_spread(server: Server) -> None:
     server.create(requested_partitions=2)
     for _ in range(5):
@@ -85,6 +88,7 @@ def test_a_waiting_lease_is_served_from_any_partition(server: Server) -> None:
     assert {server.lease(1, "x").partition, server.lease(1, "y").partition} == {0, 1}
 
 
+@pytest.mark.every_log
 def test_many_clients_at_once(running: Server) -> None:
     running.create(requested_partitions=4)
     texts = [f"{number}" for number in range(200)]

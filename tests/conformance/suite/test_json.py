@@ -357,6 +357,7 @@ def _call(server: Server, path: str, fields: dict[str, Any], taken: str, given: 
     return parsed
 
 
+@pytest.mark.every_log
 @pytest.mark.parametrize(
     ("taken", "given"), [*itertools.product((JSON, PROTOBUF), repeat=2)], ids=lambda name: name.split("/")[1]
 )

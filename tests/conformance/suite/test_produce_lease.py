@@ -18,6 +18,7 @@ from tests.conformance.suite.go_client import (
 )
 
 
+@pytest.mark.every_log
 def test_an_item_goes_its_way(server: Server) -> None:
     server.create()
     item = {"encoding": "friendship", "kind": "yes", "reference": "rainbow@dash.com", "utf8": "I'm sleeping"}
@@ -101,6 +102,7 @@ def test_ids_are_ksuids_in_order_and_a_predecessor_is_a_pivot(server: Server) ->
     assert [item.id for item in server.items(pivot=before, limit=1)] == [ids[0]]
 
 
+@pytest.mark.every_log
 def test_ids_grow_over_a_restart(control: Control) -> None:
     first = control.new(storage="ids")
     first.create()
@@ -142,6 +144,7 @@ def test_a_parked_lease_gets_what_comes(server: Server) -> None:
     assert [item.bytes for item in waiting.result(5).items] == [b"a", b"b"]
 
 
+@pytest.mark.every_log
 @pytest.mark.parametrize("size", [1, 2, 7, 100, 1_000])
 def test_batches(server: Server, size: int) -> None:
     server.create()
@@ -152,6 +155,7 @@ def test_batches(server: Server, size: int) -> None:
     assert server.counts() == [(0, 0, 0)]
 
 
+@pytest.mark.every_log
 def test_large_payloads_do_not_shorten_a_lease(server: Server) -> None:
     server.create()
     big = "x" * 800_000
@@ -160,6 +164,7 @@ def test_large_payloads_do_not_shorten_a_lease(server: Server) -> None:
     assert [len(item.bytes) for item in server.lease(20).items] == [800_000] * 20
 
 
+@pytest.mark.every_log
 @pytest.mark.parametrize(
     ("sizes", "count", "shares"),
     [((20, 6, 1), 23, (16, 6, 1)), ((10,) * 5, 10, (2,) * 5), ((1, 1, 1), 2, (1, 1)), ((5, 5), 5, (3, 2))],
@@ -179,6 +184,7 @@ def test_waiting_leases_share_round_robin(
         server.until_waiting(len(sizes) - len(shares))
 
 
+@pytest.mark.every_log
 def test_held_leases_share_round_robin_in_one_pass(server: Server) -> None:
     server.create()
     server.pause("q")
@@ -197,6 +203,7 @@ def test_held_leases_share_round_robin_in_one_pass(server: Server) -> None:
     produced.result(5)
 
 
+@pytest.mark.every_log
 def test_held_produces_come_before_held_leases(server: Server) -> None:
     """Whatever was asked for first."""
     server.create()
@@ -215,6 +222,7 @@ def test_held_produces_come_before_held_leases(server: Server) -> None:
         produced.result(5)
 
 
+@pytest.mark.every_log
 def test_complete_and_retry_wait_while_a_queue_is_held(server: Server) -> None:
     server.create()
     server.produce("a", "b")
@@ -308,6 +316,7 @@ def test_a_client_waits_once_in_a_held_queue(server: Server) -> None:
     waiting.result(5)
 
 
+@pytest.mark.every_log
 def test_a_client_that_hung_up_is_given_nothing(server: Server) -> None:
     server.create()
     host, _, port = server.address.partition(":")

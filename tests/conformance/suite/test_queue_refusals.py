@@ -124,6 +124,7 @@ def test_limits_are_the_operator_s(control: Control) -> None:
     server.stop()
 
 
+@pytest.mark.every_log
 def test_limits_may_be_larger_than_usual(control: Control) -> None:
     server = control.new(
         max_produce_batch_size=5_000, max_lease_batch_size=5_000, max_complete_batch_size=5_000

@@ -26,6 +26,7 @@ def test_what_is_not_leased_is_not_completed(server: Server) -> None:
     )
 
 
+@pytest.mark.every_log
 def test_complete_is_all_or_nothing(server: Server) -> None:
     server.create()
     server.produce("a", "b")
@@ -74,6 +75,7 @@ def test_an_item_may_be_completed_at_its_deadline(server: Server) -> None:
 # --- retry --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_log
 def test_retry_puts_an_item_at_the_tail_under_a_new_id(server: Server) -> None:
     server.create()
     server.produce("a", "b")
@@ -116,6 +118,7 @@ def test_retry_soon_is_retry_now(server: Server, later: int) -> None:
     assert server.counts() == [(1, 0, 0)]
 
 
+@pytest.mark.every_log
 def test_retry_later_is_scheduled(server: Server) -> None:
     server.create()
     server.produce("a")
@@ -141,6 +144,7 @@ def test_dead_leaves_the_queue(server: Server) -> None:
     assert server.refusal("queue.retry", queue_name="q", items=[{"id": item.id}])[0] == 400
 
 
+@pytest.mark.every_log
 def test_dead_goes_to_the_dead_queue(server: Server) -> None:
     server.create("dead", expire_timeout="1h")
     server.create(dead_queue="dead")

@@ -20,6 +20,7 @@ from tests.conformance.suite.go_client import (
 # --- leases that end ----------------------------------------------------------------------------------
 
 
+@pytest.mark.every_log
 def test_a_lease_ends_after_its_deadline(server: Server) -> None:
     server.create()
     server.produce("a", "b")
@@ -57,6 +58,7 @@ def test_a_lease_that_ended_wakes_who_waits(server: Server) -> None:
     assert waiting.result(5).items[0].attempts == 2
 
 
+@pytest.mark.every_log
 def test_a_lease_ends_by_the_running_clock(running: Server) -> None:
     running.create(lease_timeout="100ms")
     running.produce("a")
@@ -64,6 +66,7 @@ def test_a_lease_ends_by_the_running_clock(running: Server) -> None:
     assert running.lease(1, timeout="5s").items[0].attempts == 2
 
 
+@pytest.mark.every_log
 def test_lease_timeouts_are_read_when_leasing(server: Server) -> None:
     server.create()
     server.produce("a", "b")
@@ -77,6 +80,7 @@ def test_lease_timeouts_are_read_when_leasing(server: Server) -> None:
     assert first.id not in [each.id for each in server.items()]
 
 
+@pytest.mark.every_log
 def test_at_max_attempts_an_item_goes_to_the_dead_queue(server: Server) -> None:
     server.create("dead")
     server.create(max_attempts=2, dead_queue="dead")
@@ -203,6 +207,7 @@ def test_scheduled_items_wait_for_their_time(server: Server) -> None:
     assert not server.items()[1].HasField("enqueue_at")
 
 
+@pytest.mark.every_log
 def test_several_schedules_fire_in_order(server: Server) -> None:
     server.create()
     for seconds in (30, 10, 20, 10):
@@ -255,6 +260,7 @@ def test_the_expire_clock_starts_when_producing(server: Server) -> None:
     assert is_at(item.created_at, created)
 
 
+@pytest.mark.every_log
 def test_schedules_outlive_a_restart(control: Control) -> None:
     first = control.new(storage="schedules", now=1_800_000_000 * SECOND)
     first.create()

@@ -226,6 +226,7 @@ def test_many_requests_on_one_connection(server: Server) -> None:
     connection.close()
 
 
+@pytest.mark.every_log
 def test_many_connections_at_once(server: Server) -> None:
     """Kept ones, half of which wait for items."""
     server.create()
@@ -243,6 +244,7 @@ def test_many_connections_at_once(server: Server) -> None:
         connection.close()
 
 
+@pytest.mark.every_log
 def test_calls_of_many_threads(running: Server) -> None:
     running.create()
 
