@@ -114,6 +114,14 @@ def _log(text: str) -> SecretStr:
     return SecretStr(text)
 
 
+def _origins(text: str) -> str:
+    for origin in filter(None, (part.strip() for part in text.split(","))):
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in ("http", "https") or not parts.netloc or parts.path):
+            raise ValueError(f"'{origin}' is no web origin; write https://HOST, or * for any")
+    return text
+
+
 def _path(text: str) -> Path:
     if not text:
         raise ValueError("the path is empty")
@@ -173,6 +181,11 @@ class Config:
     insecure: bool = _setting(False, "listen beyond this machine without TLS and API keys", to_bool)
     tls_certificate: Path | None = _setting(None, "PEM file with the server's certificate chain", _path)
     tls_key: Path | None = _setting(None, "PEM file with the server's private key", _path)
+    origins: str = _setting(
+        "",
+        "web origins, by commas, whose pages may open sessions besides the server's own; *: any",
+        _origins,
+    )
     ca: Path | None = _setting(
         None, "PEM file: whom clients trust to sign the server's certificate, instead of the system's", _path
     )
@@ -212,6 +225,11 @@ class Config:
     @property
     def port(self) -> int:
         return parse_address(self.address)[1]
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """``origins``, one by one."""
+        return tuple(part.strip() for part in self.origins.split(",") if part.strip())
 
     def check_together(self) -> None:
         """Refuse what no server should start with.

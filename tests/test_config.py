@@ -173,6 +173,17 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
     assert parse_address(text) == address
 
 
+def test_web_origins_are_a_list(directory: Path) -> None:
+    given = {"origins": "https://a.example, http://localhost:3000"}
+    config = load(given, environ={}, directory=directory).config
+    assert config.allowed_origins == ("https://a.example", "http://localhost:3000")
+    assert load({"origins": "*"}, environ={}, directory=directory).config.allowed_origins == ("*",)
+    assert Config().allowed_origins == ()
+    for wrong in ("a.example", "https://", "https://a.example/page", "ftp://a.example"):
+        with pytest.raises(ConfigError, match="is no web origin"):
+            load({"origins": wrong}, environ={}, directory=directory)
+
+
 @pytest.mark.parametrize("address", ["localhost:1", "127.0.0.1:1", "127.8.8.8:1", "[::1]:1"])
 def test_a_door_to_this_machine_may_be_open(address: str) -> None:
     Config(address=address).check_together()

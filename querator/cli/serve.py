@@ -65,6 +65,10 @@ async def serve(
     tls_key: Annotated[
         Path | None, Parameter(help="PEM file: the private key. [env: QUERATOR_TLS_KEY]")
     ] = None,
+    origins: Annotated[
+        str | None,
+        Parameter(help="Web origins whose pages may open sessions, by commas. [env: QUERATOR_ORIGINS]"),
+    ] = None,
     payload_memory: Annotated[
         str | None,
         Parameter(help="Bytes of waiting payloads kept in memory, as 256MiB. [env: QUERATOR_PAYLOAD_MEMORY]"),
@@ -118,6 +122,7 @@ async def serve(
             "insecure": insecure,
             "tls_certificate": None if tls_certificate is None else str(tls_certificate),
             "tls_key": None if tls_key is None else str(tls_key),
+            "origins": origins,
             "payload_memory": payload_memory,
             "record_inputs": record_inputs,
             "ping_interval": ping_interval,

@@ -310,6 +310,10 @@ async def test_streams(with_tls: bool, tmp_path: Path) -> None:
             client_tls(tmp_path / "ca.pem"),
         )
         assert server.minimum_version >= ssl.TLSVersion.TLSv1_2
+        assert server.options & ssl.OP_NO_RENEGOTIATION
+        assert server.options & ssl.OP_NO_COMPRESSION
+        old = [suite for suite in server.get_ciphers() if suite["protocol"] != "TLSv1.3"]
+        assert {suite["kea"] for suite in old} <= {"kx-ecdhe", "kx-dhe"}, "forward secrecy"
     env = real_env()
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
