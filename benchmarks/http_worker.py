@@ -107,16 +107,21 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     began = cpu = 0.0
     for dialogue in dialogues.values():
         dialogue.ask()
-    while (now := time.monotonic()) < options.stop:
+    answered = 0
+    while (now := time.monotonic()) < options.stop and (not options.requests or answered < options.requests):
         if not began and now >= options.start:
             began, cpu = now, time.process_time()
         for number, _ in poll.poll(0.1):
             dialogue = dialogues[number]
             if not dialogue.read():
                 continue
+            answered += 1
             if began:
                 counted[CALLS[dialogue.call]].append(time.monotonic() - dialogue.began)
             dialogue.turn()
+    for dialogue in dialogues.values():
+        dialogue.sock.close()
+    poll.close()
     return {
         "requests": sum(len(latencies) for latencies in counted.values()),
         "items": len(counted["produce"]) * options.batch,
@@ -126,17 +131,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str] | None = None) -> None:
+def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("side", choices=("cycle", "produce"))
     parser.add_argument("--address", required=True)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--batch", type=int, default=1, help="items of a produce")
     parser.add_argument("--protobuf", action="store_true", help="as Go clients: protobuf in, JSON out")
+    parser.add_argument("--requests", type=int, default=0, help="stop after so many; 0: at --stop")
     parser.add_argument("--start", type=float, required=True)
     parser.add_argument("--stop", type=float, required=True)
-    print(json.dumps(run(parser.parse_args(arguments))), flush=True)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print(json.dumps(run(read_options(sys.argv[1:]))), flush=True)
