@@ -59,6 +59,7 @@ QUESTIONS: Final[Mapping[str, tuple[Parameter, ...]]] = {
     "retries": (_QUEUE, _WIDTH, *_SPAN),
     "contention": (_QUEUE, _WIDTH, *_SPAN),
     "deaths": (_QUEUE, *_SPAN),
+    "failures": (_QUEUE, *_SPAN),
     "kinds": (_QUEUE, *_SPAN),
     "consumers_compared": (_QUEUE, *_SPAN),
     "slo": (

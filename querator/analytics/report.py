@@ -255,6 +255,17 @@ def _tables(asked: _Asked) -> list[Table]:
             1,
         ),
         Table(
+            "Retries by reason",
+            "Attempts that did not complete: how each ended, and why. A released one does not count as an "
+            "attempt; one that ended was lost to its deadline or with its consumer.",
+            ["how", "reason", "items", "last"],
+            [
+                [row["ended_by"], row["reason"] or "-", row["items"], row["last_at"]]
+                for row in asked.rows("failures")
+            ][:TABLE_ROWS_MAX],
+            2,
+        ),
+        Table(
             "Slowest kinds",
             "Kinds of items by the processing time that 95 in a hundred of them do not exceed, in seconds.",
             ["kind", "completed", "failed", "half", "95 %", "longest"],

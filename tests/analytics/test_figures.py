@@ -335,6 +335,23 @@ def test_queues(world: World) -> None:
         assert [row[state] for state in STATES] == [states[state] for state in STATES]
 
 
+def backlog_of(steps: list[ItemEvent], ends: list[int]) -> dict[str, list[int]]:
+    """Items by state at each of these moments, ascending, before what happens then."""
+    counts = dict.fromkeys(STATES, 0)
+    found: dict[str, list[int]] = {name: [] for name in STATES}
+    left = iter([*steps, None])
+    step = next(left)
+    for end in ends:
+        while step is not None and step.at < end:
+            for state, change in ((step.before, -1), (step.after, 1)):
+                if state:
+                    counts[state] += change
+            step = next(left)
+        for name in STATES:
+            found[name].append(counts[name])
+    return found
+
+
 def test_report_shows_these_figures(world: World) -> None:
     for queue, steps in world.steps.items():
         report = make_report(world.connection, queue)
@@ -376,6 +393,19 @@ def test_report_shows_these_figures(world: World) -> None:
         tables = {table.name: table.rows for table in report.tables}
         reasons = Counter(step.reason for step in steps if step.event == "dead")
         assert {row[0]: row[1] for row in tables["Dead letters by reason"]} == reasons
+        failures = Counter(
+            (step.event, step.reason or "-")
+            for step in steps
+            if step.reservation and step.event in ("retried", "ended", "released", "dead")
+        )
+        assert {(row[0], row[1]): row[2] for row in tables["Retries by reason"]} == failures
+        assert charts["Backlog"] == backlog_of(steps, [us(at) + width for at in report.buckets])
+        kinds: dict[str, list[int]] = defaultdict(list)
+        for step in steps:
+            if step.event == "completed":
+                kinds[step.item_kind or "-"].append(step.at - step.reserved_at)
+        shown = {row[0]: (row[1], row[3], row[4]) for row in tables["Slowest kinds"] if row[1]}
+        assert shown == {kind: (len(held), rank(held, 50), rank(held, 95)) for kind, held in kinds.items()}
         consumers = Counter(step.session for step in steps if step.event == "completed")
         assert {row[0]: row[2] for row in tables["Consumers"] if row[2]} == {
             name or "(no session)": count for name, count in consumers.items()

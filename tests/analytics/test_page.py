@@ -56,7 +56,7 @@ def test_page_is_self_contained(report: Report) -> None:
     page = _Page(text)
     assert page.links == ["data:,"]
     assert page.tags.count("svg") == len(report.charts) == 5
-    assert page.tags.count("table") == len(report.tables) == 3
+    assert page.tags.count("table") == len(report.tables) == 4
     assert not re.search(r"https?://", text)
     assert "nan" not in re.sub(r'<script type="application/json".*?</script>', "", text).lower().replace(
         "nano", ""
