@@ -10,6 +10,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from querator.api.catalog_access import REMEMBERED_KEYS_MAX
+from querator.api.http.endpoints import ENDPOINTS, Endpoint
+from querator.api.http.examples import EXAMPLES
 from querator.api.http.handler import HttpApi
 from querator.env import Env
 from querator.log.memory import MemoryDisk, MemoryLog
@@ -113,6 +115,65 @@ async def test_a_verb_without_its_permission_is_refused(verb: str, autojump_cloc
             async with client(here.env, key=only) as other:
                 await other.send(make(reserved.token))
                 assert not isinstance((await other.receive())[0], wire.Rejected)
+
+
+async def make_tenant(here: House) -> str:
+    """A key with every permission in a namespace of its own, which has the queue ``own``."""
+    await here.admin.ok("namespaces.create", name="tenant")
+    await here.admin.create("own", namespace="tenant")
+    user = (await here.admin.ok("users.create", username="tenant"))["id"]
+    permissions = sorted({*USUAL, "queue.create", "queue.update", "queue.delete", "queue.clear"})
+    await here.admin.ok("roles.create", namespace="tenant", name="all", permissions=permissions)
+    await here.admin.ok("rolebindings.create", namespace="tenant", role_name="all", user_id=user)
+    key: str = (await here.admin.ok("apikeys.create", user_id=user, namespace_scope="tenant"))["key"]
+    return key
+
+
+async def test_a_tenant_does_nothing_with_what_is_anothers(autojump_clock: MockClock) -> None:
+    """No verb, no call, not even with another's token; its own queue it has all of."""
+    async with house() as here:
+        await here.admin.produce(QUEUE, "a")
+        _, holder = await here.grant("queue.lease")
+        tenant = await make_tenant(here)
+        async with client(here.env, key=holder) as peer, client(here.env, key=tenant) as other:
+            reserved = await one(peer, wire.Reserve(id=1, queue=QUEUE))
+            assert isinstance(reserved, wire.Reserved)
+            for verb, (_, make) in VERBS.items():
+                refused = await one(other, make(reserved.token))
+                assert isinstance(refused, wire.Rejected), verb
+                assert refused.code == "denied", verb
+            for number, (method, fields) in enumerate(CALLS.items()):
+                refused = await one(
+                    other, wire.Call(id=number, method=method, params=JSON.encode_value(fields))
+                )
+                assert isinstance(refused, wire.Rejected), method
+                assert refused.code == "denied", method
+            listed = await one(other, wire.Call(id=1, method="queues.list", params=JSON.encode_value({})))
+            assert isinstance(listed, wire.Result)
+            assert b'"own"' in bytes(listed.value)
+            assert QUEUE.encode() not in bytes(listed.value)
+            assert isinstance(await one(other, wire.Produce(id=1, queue="own", texts=["b"])), wire.Produced)
+            own = await one(other, wire.Reserve(id=2, queue="own"))
+            assert isinstance(own, wire.Reserved)
+            assert await one(other, wire.Complete(id=3, token=own.token)) == wire.Settled(id=3, done=1)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
+async def test_a_tenant_is_refused_by_every_call_over_http(
+    endpoint: Endpoint, autojump_clock: MockClock
+) -> None:
+    """What is of no queue is asked for ``_system``, where the tenant has nothing either."""
+    async with house() as here:
+        tenant = here.http(await make_tenant(here))
+        request = dict(EXAMPLES[endpoint.path])
+        for name, value in (("namespace", "_system"), ("name", "other"), ("namespace_scope", "")):
+            if request.get(name) == "tenant":
+                request[name] = value
+        answer = await tenant.call(endpoint.path.removeprefix("/v1/"), **request)
+        if endpoint.path == "/v1/queues.delete":
+            assert answer.message == "queue does not exist; no such queue named 'spare'"
+        else:
+            assert (answer.status, answer.message) == (403, "access denied"), answer.body
 
 
 CALLS: dict[str, dict[str, Any]] = {
