@@ -340,7 +340,7 @@ def retry_wakes_nobody(patch: Patch) -> None:
     def committed(self: Broker, actor: PartitionActor) -> None:
         if actor.has_pending:
             self.writers[actor.store_name].wake(actor)
-        self.alarms.set(actor.partition * 4, actor.next_due_at())
+        self.alarms.set(actor.partition * 4, actor.next_due_at(self._end_lag))
 
     patch(Broker, "_command", command)
     patch(Broker, "committed", committed)
