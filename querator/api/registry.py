@@ -59,11 +59,13 @@ class SessionState:
     def confirm(self, push: int) -> None:
         """All up to ``push`` have been taken over."""
         pushes = self.pushes
-        while pushes:
-            key = next(iter(pushes))
-            if pushes[key].push > push:
-                return
-            del pushes[key]
+        taken_over = 0
+        for pushed in pushes.values():
+            if pushed.push > push:
+                break
+            taken_over += 1
+        for _ in range(taken_over):
+            pushes.popitem(last=False)
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -273,7 +273,10 @@ class Session:
             self._reject(request, settlement)
             return
         partition, command = settlement
-        if not self._is_permitted(permission, partition, self.registry.access.is_allowed_in):
+        permitted = self._permitted.get((permission, partition))
+        if permitted is None:
+            permitted = self._is_permitted(permission, partition, self.registry.access.is_allowed_in)
+        if not permitted:
             self._reject(request, Rejected(Code.DENIED, "access denied", "token"))
             return
         # Who settles has taken over: no need for a separate confirm.

@@ -32,9 +32,10 @@ class Origin:
     request: int | None
 
 
-@attrs.frozen
+@attrs.define
 class Pushed:
-    """A reservation on its way to a client that has not confirmed it."""
+    """A reservation on its way to a client that has not confirmed it. Not to be changed; not frozen, since
+    one is made for each push."""
 
     push: int
     reply: replies.Reserved
@@ -157,7 +158,9 @@ def produced_message(request: int, reply: replies.Produced) -> wire.Produced:
 
 
 def settled_message(request: int, reply: replies.Settled) -> wire.Settled:
-    refused = [(index, str(code)) for index, code in reply.refused] if reply.refused else None
+    if not reply.refused:
+        return wire.Settled(request, reply.done, None, reply.repeated)
+    refused = [(index, str(code)) for index, code in reply.refused]
     return wire.Settled(request, reply.done, refused, reply.repeated)
 
 

@@ -30,6 +30,8 @@ _TEXT_COLUMNS: Final = (
     ("dedupe_key", limits.DEDUPE_KEY_BYTES_MAX),
 )
 _RANGE_END_MAX: Final = 2**31
+_COMPLETE: Final = Verb.COMPLETE
+"""A lookup in an enumeration's class is not free, and this one is made for each item."""
 
 
 def invalid(field: str, detail: str) -> Rejected:
@@ -253,7 +255,13 @@ def read_reserve(message: wire.Reserve, now: Instant) -> ReserveRequest | Reject
 
 
 def read_complete(message: wire.Complete) -> Settlement | Rejected:
-    return _settlement(message.token, message.ranges, Verb.COMPLETE)
+    if message.ranges is None:
+        named = decode_token(message.token)
+        if named is not None:
+            # The most frequent of all messages.
+            partition, nonce, reservation = named
+            return partition, Settle(_COMPLETE, reservation, nonce)
+    return _settlement(message.token, message.ranges, _COMPLETE)
 
 
 def read_retry(message: wire.Retry, now: Instant) -> Settlement | Rejected:

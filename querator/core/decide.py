@@ -15,7 +15,7 @@ from querator.core import events as ev
 from querator.core import replies as rep
 from querator.core.commands import Verb
 from querator.core.evolve import find_reserved
-from querator.core.ids import Instant, ItemNumber, Place, ReservationNumber, SessionId
+from querator.core.ids import NEVER, Instant, ItemNumber, Place, ReservationNumber, SessionId
 from querator.core.limits import BATCH_ITEMS_MAX, IMPORT_ITEMS_MAX, REQUEST_ITEMS_MAX
 from querator.core.policy import Ordering, encode_policy
 from querator.core.replies import Code, Rejected
@@ -28,6 +28,9 @@ Decision: TypeAlias = "tuple[Sequence[ev.Event], rep.Reply]"
 
 _NO_EVENTS: Final[tuple[ev.Event, ...]] = ()
 
+# A lookup in an enumeration's class takes as long as the rest of a settlement's first lines.
+_COMPLETE: Final = Verb.COMPLETE
+_EXTEND: Final = Verb.EXTEND
 _DEAD_OF_VERB: Final = {Verb.RETRY: "retried", Verb.DEAD: "dead", Verb.ENDED: "ended"}
 ATTEMPTS_REASON: Final = "attempts_exhausted"
 
@@ -56,20 +59,13 @@ def decide_produce(state: PartitionState, command: cmd.Produce, now: Instant) ->
         if known is not None:
             return _NO_EVENTS, known
     attributes = command.attributes
-    first = ItemNumber(state.next_item)
     timeout = state.policy.expire_timeout
-    expires = Instant(now + timeout) if timeout else Instant(0)
+    expires = Instant(now + timeout) if timeout else NEVER
     due = command.due_at
     if attributes is None and not isinstance(due, list):
+        first: Any = state.next_item
         event = ev.ItemsProduced(
-            first,
-            count,
-            due if due > now else Instant(0),
-            expires,
-            None,
-            producer,
-            command.sequence,
-            payloads,
+            first, count, due if due > now else NEVER, expires, None, producer, command.sequence, payloads
         )
         return (event,), rep.Produced(state.partition, first, count)
     return _produce_attributes(state, command, now, expires)
@@ -252,9 +248,9 @@ def decide_settle(state: PartitionState, command: cmd.Settle, now: Instant) -> D
             return _NO_EVENTS, fault
     if reservation is None or reservation.nonce != command.nonce:
         return _NO_EVENTS, _repeat(state, command)
-    if verb is Verb.EXTEND:
+    if verb is _EXTEND:
         return _extend(state, reservation, command, now)
-    if ranges is None and reservation.marks is None and verb is Verb.COMPLETE:
+    if ranges is None and reservation.marks is None and verb is _COMPLETE:
         return (ev.ItemsCompleted(command.reservation, None),), rep.Settled(reservation.count)
     wanted, done, refused = _open_parts(reservation.marks, reservation.count, ranges, verb)
     if not wanted:

@@ -112,7 +112,8 @@ class Subscription(Generic[Asker]):
         """Items that may be pushed now."""
         if self.bytes_in_flight >= self.window_bytes:
             return 0
-        return min(self.batch, self.window - self.in_flight)
+        left = self.window - self.in_flight
+        return min(left, self.batch)
 
     def fill(self, count: int, size: int) -> None:
         """``count`` items of together ``size`` payload bytes were reserved for it."""
@@ -199,8 +200,9 @@ class Demand(Generic[Asker]):
 
     def served(self, subscription: Subscription[Asker]) -> None:
         """It was just given items: to the end of those that wait, or out while its window is full."""
-        subscription.linger_at = 0
-        self._timers.discard(subscription.number)
+        if subscription.linger_at:
+            subscription.linger_at = 0
+            self._timers.discard(subscription.number)
         if subscription.room > 0:
             self.waiting.move_to_end(subscription.number)
         else:
@@ -251,10 +253,8 @@ class Demand(Generic[Asker]):
         """Subscriptions to serve next, with how many items each; lingering ones are passed over."""
         while available and self.waiting:
             progressed = False
-            for subscription in list(self._eligible(available, now)):
-                share = min(subscription.room, available)
-                if share <= 0:
-                    continue
+            for subscription, room in self._eligible(available, now):
+                share = min(available, room)
                 before = subscription.in_flight
                 yield subscription, share
                 given = subscription.in_flight - before
@@ -267,8 +267,9 @@ class Demand(Generic[Asker]):
             if not progressed:
                 return
 
-    def _eligible(self, available: int, now: Instant) -> list[Subscription[Asker]]:
-        eligible: list[Subscription[Asker]] = []
+    def _eligible(self, available: int, now: Instant) -> list[tuple[Subscription[Asker], int]]:
+        """Those that are served in the next round, and their room."""
+        eligible: list[tuple[Subscription[Asker], int]] = []
         wanted = available
         for subscription in self.waiting.values():
             if wanted <= 0:
@@ -280,8 +281,9 @@ class Demand(Generic[Asker]):
                     self._timers.add(subscription.number, subscription.linger_at)
                 if now <= subscription.linger_at:
                     continue
-            eligible.append(subscription)
-            wanted -= room
+            if room > 0:
+                eligible.append((subscription, room))
+                wanted -= room
         return eligible
 
     def next_at(self) -> int | None:

@@ -121,9 +121,15 @@ def _add_items(state: PartitionState, event: ev.ItemsProduced) -> None:
             state.capture.before_write(segment)
         segment.revision = position
         start = item - segment.first
-        size = min(count - done, SEGMENT_ITEMS - (item & (SEGMENT_ITEMS - 1)))
-        segment.states += FILL[SCHEDULED if due else READY][size]
-        segment.produced.extend(repeat(now, size))
+        size = count - done
+        if size > 1:
+            size = min(size, SEGMENT_ITEMS - (item & (SEGMENT_ITEMS - 1)))
+        if size == 1:
+            segment.states.append(SCHEDULED if due else READY)
+            segment.produced.append(now)
+        else:
+            segment.states += FILL[SCHEDULED if due else READY][size]
+            segment.produced.extend(repeat(now, size))
         segment.live += size
         shift = place - item
         shifts = segment.shifts
@@ -137,9 +143,7 @@ def _add_items(state: PartitionState, event: ev.ItemsProduced) -> None:
         if segment.payloads is not None:
             _keep_payloads(state, segment, payloads, done, size)
         if expires_at or segment.expires is not None:
-            if segment.expires is None:
-                segment.expires = type(segment.produced)("q", bytes(8 * start))
-            segment.expires.extend(repeat(expires_at, size))
+            segment.set_expiry(start, size, expires_at)
         if attributes is not None:
             _add_attributes(state, segment, attributes, start, done, size, item)
         elif segment.columns is not None:
@@ -324,7 +328,7 @@ def _reserved(state: PartitionState, event: ev.ItemsReserved) -> None:
             segment.states[start] = RESERVED
         else:
             segment.states[start : start + size] = FILL[RESERVED][size]
-    number = state.next_reservation
+    number: Any = state.next_reservation
     state.next_reservation = number + 1
     deadline = event.deadline
     run_until = event.run_until

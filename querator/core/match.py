@@ -54,7 +54,8 @@ def match(
         shown = show(state, reservation)
         reservation.holder = subscription
         hand_over(subscription, shown)
-        subscription.fill(event.count, sum(map(len, shown.payloads)))
+        payloads = shown.payloads
+        subscription.fill(event.count, len(payloads[0]) if event.count == 1 else sum(map(len, payloads)))
         demand.served(subscription)
     return True
 

@@ -1,13 +1,13 @@
 """Reserving: how many of the line's first items go together, and what their holder is shown."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from querator.core import events as ev
 from querator.core import replies as rep
-from querator.core.ids import Duration, Instant, ItemNumber, PartitionId, Place, ReservationNumber, SessionId
+from querator.core.ids import NEVER, Duration, Instant, SessionId
 from querator.core.lanes import peek_next
 from querator.core.limits import REQUEST_ITEMS_MAX, RESERVATION_BYTES_MAX
-from querator.core.policy import Ordering
 from querator.core.segments import SEGMENT_BITS, Segment
 from querator.core.state import PartitionState, Reservation
 
@@ -20,14 +20,13 @@ def plan(
     One reservation has one deadline, so it ends before an item with a timeout of its own. It ends,
     too, before payloads that are not in memory: ``state.starved`` then names their segment.
     """
-    if not state.line.count or state.paused or state.policy.deleted:
-        return 0, Duration(0)
-    if state.policy.ordering is Ordering.KEY:
-        return _plan_lanes(state, items_max, now, bytes_max)
-    timeout = state.policy.reservation_timeout
     head = state.line.peek()
-    if head is None:
+    policy = state.policy
+    timeout = policy.reservation_timeout
+    if head is None or state.paused or policy.deleted:
         return 0, timeout
+    if state.is_keyed:
+        return _plan_lanes(state, items_max, now, bytes_max)
     segment = state.segments[head[1] >> SEGMENT_BITS]
     if segment.payloads is None:
         state.starved = segment.number
@@ -121,33 +120,44 @@ def reserve(
 
     ``timeout`` 0: the items' own, else the queue's. ``bytes_max`` is of payloads; one item always goes.
     """
-    count, default = plan(state, min(items_max, REQUEST_ITEMS_MAX), now, bytes_max)
-    if not count:
-        return None
     head = state.line.peek()
     if head is None:
         return None
-    deadline = Instant(now + (timeout or default))
-    run_until = Instant(max(now + state.policy.max_runtime, deadline)) if held else Instant(0)
-    return ev.ItemsReserved(count, ItemNumber(head[1]), session, generation, deadline, run_until)
+    if items_max > REQUEST_ITEMS_MAX:
+        items_max = REQUEST_ITEMS_MAX
+    count, default = plan(state, items_max, now, bytes_max)
+    if not count:
+        return None
+    # Instants and numbers by their plain type: here the call of a NewType costs as much as the sum.
+    first: Any = head[1]
+    deadline: Any = now + (timeout or default)
+    run_until: Any = NEVER
+    if held:
+        run_until = now + state.policy.max_runtime
+        if run_until < deadline:
+            run_until = deadline
+    return ev.ItemsReserved(count, first, session, generation, deadline, run_until)
 
 
 def show(
     state: PartitionState, reservation: Reservation, ranges: Sequence[tuple[int, int]] | None = None
 ) -> rep.Reserved:
     """What the holder is given: the items of the reservation (or of these ranges of it)."""
-    runs = reservation.runs if ranges is None else reservation.pick(tuple(ranges))
+    # Its runs are of places and item numbers, as the answer's.
+    runs: Any = reservation.runs if ranges is None else reservation.pick(tuple(ranges))
     segments = state.segments
     attributes: list[rep.SegmentAttributes] | None = None
+    payloads: list[bytes]
     if len(runs) == 1:
-        _, item, count = runs[0]
+        _, item, total = runs[0]
         segment = segments[item >> SEGMENT_BITS]
         start = item - segment.first
-        payloads = _payloads(segment, start, count)
+        payloads = _payloads(segment, start, total)
         if segment.columns is not None:
-            attributes = [_columns(segment, start, count)]
+            attributes = [_columns(segment, start, total)]
     else:
         payloads = []
+        total = sum(run[2] for run in runs)
         for _, item, count in runs:
             segment = segments[item >> SEGMENT_BITS]
             start = item - segment.first
@@ -167,15 +177,15 @@ def show(
         if attempts.count(1) == len(attempts):
             attempts = 1
     return rep.Reserved(
-        PartitionId(state.partition),
-        ReservationNumber(reservation.number),
+        state.partition,
+        reservation.number,
         reservation.nonce,
-        sum(run[2] for run in runs),
-        [(Place(place), ItemNumber(item), count) for place, item, count in runs],
+        total,
+        list(runs),
         payloads,
         attempts,
-        Instant(reservation.deadline),
-        Instant(reservation.run_until),
+        reservation.deadline,
+        reservation.run_until,
         attributes,
     )
 

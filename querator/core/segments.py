@@ -94,6 +94,12 @@ class Segment:
                 return position
         return self.origin_positions[bisect_right(self.origin_offsets, offset) - 1]
 
+    def set_expiry(self, start: int, count: int, expires_at: int) -> None:
+        """``count`` new items from offset ``start`` on (the end of the segment) expire then; 0: never."""
+        if self.expires is None:
+            self.expires = array("q", bytes(8 * start))
+        self.expires.extend(array("q", (expires_at,)) * count)
+
     def set_column(self, name: str, start: int, values: Sequence[object]) -> None:
         """Write ``values`` from offset ``start`` on (which is the end of the segment as it was)."""
         if self.columns is None:

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 import msgspec
 
-from querator.core.ids import Instant, PartitionId
+from querator.core.ids import Instant, PartitionId, ReservationNumber
 from querator.core.invariants import check
 from querator.core.lanes import Lane
 from querator.core.line import Run
@@ -400,7 +400,15 @@ def _load_reservations(state: PartitionState, stored: _Reservations) -> None:
         own = tuple(runs[start : start + run_count])
         start += run_count
         reservation = Reservation(
-            number, nonce, session, generation, own, count, reserved_at, deadline, run_until
+            ReservationNumber(number),
+            nonce,
+            session,
+            generation,
+            own,
+            count,
+            Instant(reserved_at),
+            Instant(deadline),
+            Instant(run_until),
         )
         marks = stored.marks.get(number)
         if marks is not None:

@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeAlias
 import attrs
 
 from querator.core.deadlines import Deadlines
-from querator.core.ids import Instant, PartitionId
+from querator.core.ids import Instant, PartitionId, ReservationNumber
 from querator.core.invariants import check, violated
 from querator.core.lanes import Lane
 from querator.core.limits import PRODUCER_RESULTS_MAX, PRODUCER_RETENTION, PRODUCERS_MAX
@@ -64,15 +64,15 @@ class Reservation:
 
     def __init__(
         self,
-        number: int,
+        number: ReservationNumber,
         nonce: int,
         session: str,
         generation: int,
         runs: tuple[Run, ...],
         count: int,
-        reserved_at: int,
-        deadline: int,
-        run_until: int,
+        reserved_at: Instant,
+        deadline: Instant,
+        run_until: Instant,
     ) -> None:
         self.number = number
         self.nonce = nonce
