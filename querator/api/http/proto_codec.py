@@ -4,6 +4,7 @@ Converters are built once per message from its schema; they only move fields.
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError as ProtobufError
@@ -56,22 +57,31 @@ def _reader(kind: type[Message]) -> _Reader:
 
 
 def _make_reader(kind: type[Message]) -> _Reader:
-    plain = tuple(
-        field.name
-        for field in schema_of(kind)
-        if field.kind not in ("message", "timestamp") and not field.is_repeated
-    )
-    others = tuple((field.name, _read_field(field)) for field in schema_of(kind) if field.name not in plain)
-    if not others:
-        return lambda wire: kind(**{name: getattr(wire, name) for name in plain})
+    """Plain fields are fetched in one call, the others put among them, in the order of the class."""
+    fields = {field.name: field for field in schema_of(kind)}
+    plain = [name for name in kind.__struct_fields__ if _is_plain(fields[name])]
+    others = [
+        (index, _read_field(fields[name]))
+        for index, name in enumerate(kind.__struct_fields__)
+        if not _is_plain(fields[name])
+    ]
+    fetch = attrgetter(*plain) if plain else None
+    is_one = len(plain) == 1
 
     def read(wire: Any) -> Message:
-        values = {name: getattr(wire, name) for name in plain}
-        for name, take in others:
-            values[name] = take(wire)
-        return kind(**values)
+        values: list[Any] = []
+        if fetch is not None:
+            fetched = fetch(wire)
+            values = [fetched] if is_one else list(fetched)
+        for index, take in others:
+            values.insert(index, take(wire))
+        return kind(*values)
 
     return read
+
+
+def _is_plain(field: FieldSchema) -> bool:
+    return field.kind not in ("message", "timestamp", "map") and not field.is_repeated
 
 
 def _read_field(field: FieldSchema) -> _Reader:
@@ -81,6 +91,8 @@ def _read_field(field: FieldSchema) -> _Reader:
     if field.message is not None:
         reader = _reader(field.message)
         return lambda wire: [reader(entry) for entry in getattr(wire, name)]
+    if field.kind == "map":
+        return lambda wire: dict(getattr(wire, name))
     return lambda wire: list(getattr(wire, name))
 
 
