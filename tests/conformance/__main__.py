@@ -18,6 +18,8 @@ async def serve(host: str, port: int, log: str) -> None:
     async with open_storage(log, env) as storage, trio.open_nursery() as nursery:
         orders = Host(env, storage, nursery)
 
+        await orders.warm_up()
+
         async def connection(stream: trio.SocketStream) -> None:
             await serve_connection(stream, orders.order)
 

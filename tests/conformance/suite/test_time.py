@@ -274,3 +274,49 @@ def test_schedules_outlive_a_restart(control: Control) -> None:
     second.advance(HOUR)
     assert second.payloads() == ["a", "b"]
     second.stop()
+
+
+def test_the_zero_moment_of_go_is_now(server: Server) -> None:
+    """Its clients write the year 1 for a time that was not set."""
+    server.create()
+    server.produce("a", enqueue_at=ZERO_TIME)
+    (item,) = server.lease(1).items
+    server.retry({"id": item.id, "retry_at": ZERO_TIME})
+    assert server.counts() == [(1, 0, 0)]
+
+
+def test_a_retry_is_scheduled_in_its_partition(server: Server) -> None:
+    server.create(requested_partitions=3)
+    for text in "abc":
+        server.produce(text)
+    leased = [server.lease(1, text) for text in "abc"]
+    for each in leased:
+        item = {"id": each.items[0].id, "retry_at": server.stamp(MINUTE)}
+        server.retry(item, partition=each.partition)
+    assert server.counts() == [(0, 0, 1)] * 3
+    server.advance(2 * MINUTE)
+    assert server.counts() == [(1, 0, 0)] * 3
+    assert [server.payloads(partition=index) for index in range(3)] == [["a"], ["b"], ["c"]]
+
+
+def test_an_item_keeps_its_life_over_leases(server: Server) -> None:
+    """However often it was leased, it expires when it would have."""
+    server.create("dead", expire_timeout="1000h")
+    server.create(expire_timeout="10m", dead_queue="dead", lease_timeout="4m")
+    server.produce("a")
+    for _ in range(2):
+        server.lease(1)
+        server.advance(4 * MINUTE + SECOND)
+    assert server.counts() == [(1, 0, 0)]
+    server.advance(2 * MINUTE)
+    assert server.counts() == [(0, 0, 0)]
+    assert server.payloads("dead") == ["a"]
+
+
+def test_a_lease_over_the_end_of_an_item_s_life_is_not_taken_away(server: Server) -> None:
+    server.create(expire_timeout="10m", lease_timeout="8m")
+    server.produce("a")
+    server.advance(5 * MINUTE)
+    (item,) = server.lease(1).items
+    server.advance(6 * MINUTE)
+    server.complete(item.id)
