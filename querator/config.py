@@ -178,7 +178,7 @@ class Config:
     )
     auth: bool = _setting(False, "every request needs an API key", to_bool)
     api_key: SecretStr = _setting(SecretStr(""), "the key that clients present", SecretStr)
-    insecure: bool = _setting(False, "listen beyond this machine without TLS and API keys", to_bool)
+    insecure: bool = _setting(False, "listen beyond this machine without API keys", to_bool)
     tls_certificate: Path | None = _setting(None, "PEM file with the server's certificate chain", _path)
     tls_key: Path | None = _setting(None, "PEM file with the server's private key", _path)
     origins: str = _setting(
@@ -247,16 +247,19 @@ class Config:
                 "log_retention: history is dropped once it is exported, but nothing exports it: "
                 "set export_interval as well"
             )
-        has_tls = self.tls_certificate is not None
-        if self.insecure or is_loopback(self.host) or (has_tls and self.auth):
-            return
-        missing = " and ".join(
-            text for text, there in (("TLS", has_tls), ("API keys (auth)", self.auth)) if not there
-        )
-        raise ConfigError(
-            f"address: {self.address} can be reached from other machines without {missing}; "
-            "set tls_certificate, tls_key and auth, or say --insecure if the network is yours"
-        )
+        if not (self.auth or self.insecure or is_loopback(self.host)):
+            raise ConfigError(
+                f"address: {self.address} can be reached from other machines without API keys; "
+                "set auth (and tls_certificate and tls_key), or say --insecure if the network is yours"
+            )
+
+    @property
+    def sends_keys_in_the_clear(self) -> bool:
+        """Whether clients on other machines show their keys without TLS, and nobody said that this is fine.
+
+        It need not be wrong (a proxy may speak TLS in front of it), but an operator should know."""
+        is_open = self.insecure or self.tls_certificate is not None
+        return self.auth and not is_open and not is_loopback(self.host)
 
 
 def is_loopback(host: str) -> bool:

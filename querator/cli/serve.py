@@ -57,7 +57,7 @@ async def serve(
     ] = None,
     insecure: Annotated[
         bool | None,
-        Parameter(help="Listen beyond this machine without TLS and API keys. [env: QUERATOR_INSECURE]"),
+        Parameter(help="Listen beyond this machine without API keys. [env: QUERATOR_INSECURE]"),
     ] = None,
     tls_certificate: Annotated[
         Path | None, Parameter(help="PEM file: the certificate chain. [env: QUERATOR_TLS_CERTIFICATE]")
@@ -134,6 +134,11 @@ async def serve(
     )
     settings = loaded.config
     settings.check_together()
+    if settings.sends_keys_in_the_clear:
+        note(
+            f"warning: clients of {settings.address} send their API keys without TLS; "
+            "set tls_certificate and tls_key, or speak TLS in front of it"
+        )
     stop_journal = write_journal(settings.log_level, settings.log_format)
     env = real_env()
 
