@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
+import attrs
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -19,9 +20,10 @@ from querator.core.invariants import InvariantViolation
 from querator.core.replies import Rejected as Refusal
 from querator.env.scheduling import seeded_scheduler
 from querator.env.trio_clock import TrioClock
-from querator.env.virtual import MemoryFiles, MemoryNetwork, virtual_env
+from querator.env.virtual import MemoryFiles, MemoryNetwork, SeededRng, virtual_env
 from querator.log.memory import Faults, MemoryDisk, MemoryLog
 from querator.log.records import Record
+from querator.testing.mortal import Fate, MortalNet
 
 T = TypeVar("T")
 
@@ -56,6 +58,9 @@ class Broker:
         self.disk = MemoryDisk()
         """What survives a crash."""
         self.crashes = 0
+        """Of the server."""
+        self.handler_crashes = 0
+        """Of what ``crashing`` runs."""
         self._clock = TrioClock()
         self._network = MemoryNetwork()
         self._files = MemoryFiles(holder=HOST)
@@ -82,9 +87,7 @@ class Broker:
 
     def connect(self, **options: Any) -> AbstractAsyncContextManager[Client]:
         """A client, as of ``querator.connect``, over a link in memory; the same options."""
-        host = f"client-{len(self._clients) + 1}"
-        self._clients.append(host)
-        env = virtual_env(self.seed, host, network=self._network)
+        env = virtual_env(self.seed, self._next_host(), network=self._network)
         return connect(f"ws://{HOST}:{PORT}", env=env, **options)
 
     async def create_queue(self, name: str, **settings: Any) -> None:
@@ -133,6 +136,55 @@ class Broker:
         life.cancel()
         await is_down.wait()
         await self._is_up.wait()
+
+    async def crashing(
+        self,
+        handler: Callable[[Client], Awaitable[T]],
+        *,
+        crashes: int = 3,
+        awaits: int = 40,
+        **options: Any,
+    ) -> T:
+        """Run ``handler(q)`` as a process that dies so many times, and starts again; what it returns at last.
+
+        Each life but the last ends at one of its first ``awaits`` awaits, drawn by the seed, as by SIGKILL:
+        what it did up to there is done, and nothing that it or its client would do on the way out reaches the
+        server. (``finally`` blocks do run, for all is one process.) A life that comes to its end before
+        is the last. ``options`` are those of ``connect``.
+        """
+        dice = SeededRng(f"{self.seed}/crashing/{len(self._clients)}")
+        for _ in range(crashes):
+            host = self._next_host()
+            net = MortalNet(self._network.net(host))
+            env = attrs.evolve(virtual_env(self.seed, host, network=self._network), net=net)
+            fate = Fate(
+                trio.lowlevel.current_task(),
+                1 + dice.randbelow(awaits),
+                self._killer(host, net),
+                is_sudden=dice.randbelow(2) == 0,
+            )
+            trio.lowlevel.add_instrument(fate)
+            try:
+                with fate.scope:
+                    async with connect(f"ws://{HOST}:{PORT}", env=env, **options) as q:
+                        return await handler(q)
+            finally:
+                trio.lowlevel.remove_instrument(fate)
+            self.handler_crashes += 1
+        async with self.connect(**options) as q:
+            return await handler(q)
+
+    def _killer(self, host: str, net: MortalNet) -> Callable[[], None]:
+        def kill() -> None:
+            net.is_dead = True
+            self._network.cut(HOST, host)
+
+        return kill
+
+    def _next_host(self) -> str:
+        host = f"client-{len(self._clients) + 1}"
+        self._clients.append(host)
+        return host
 
     # --- its lives --------------------------------------------------------------------------------
 

@@ -165,3 +165,88 @@ def test_the_plugin_in_a_users_project(tmp_path: Path, is_there: int) -> None:
 def test_the_plugin_is_announced_to_pytest() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["pytest11"] == {"querator.testing.plugin": "querator.testing.plugin"}
+
+
+async def _pay(found: Broker) -> list[bytes]:
+    """A handler that pays and then completes; what it paid, over all of its lives."""
+    await found.create_queue("q", reservation_timeout="30s")
+    async with found.connect() as q:
+        await q.produce_batch("q", [b"%d" % number for number in range(12)])
+    paid: list[bytes] = []
+
+    async def handler(q: Client) -> int:
+        while True:
+            batch = await q.reserve("q", items=2, wait="2m")
+            if batch is None:
+                return len(paid)
+            for payload in batch.column("payloads"):
+                await trio.sleep(0.1)
+                paid.append(payload)
+            await batch.complete()
+
+    assert await found.crashing(handler, crashes=4, awaits=30) == len(paid)
+    async with found.connect() as q:
+        counts = (await q.stats("q")).partitions[0]
+    assert (counts["completed"], counts["ready"], counts["reserved"]) == (12, 0, 0)
+    return paid
+
+
+def test_a_handler_that_dies_does_everything_at_least_once() -> None:
+    """And now and then twice: paid, dead before it was completed. A seed that finds that finds it again."""
+    seen: dict[int, list[bytes]] = {}
+    for seed in range(6):
+        seen[seed] = run(_pay, seed=seed)
+        assert sorted(dict.fromkeys(seen[seed]), key=int) == [b"%d" % number for number in range(12)]
+    twice = [seed for seed, paid in seen.items() if len(paid) > 12]
+    assert twice
+    assert run(_pay, seed=twice[0]) == seen[twice[0]]
+    assert len({tuple(paid) for paid in seen.values()}) > 1
+
+
+async def test_the_dead_say_no_goodbye(querator_broker: Broker) -> None:
+    """What a handler holds when it dies is nobody's until its time is over: nothing was released."""
+    await querator_broker.create_queue("q", reservation_timeout="30s")
+    async with querator_broker.connect() as q:
+        await q.produce("q", b"held")
+    lives = 0
+
+    async def handler(q: Client) -> float:
+        nonlocal lives
+        lives += 1
+        began = querator_broker.now
+        batch = await q.reserve("q", wait="5m")
+        if lives == 1:
+            await trio.sleep_forever()
+        assert batch is not None
+        assert batch.item(0).attempt == 2
+        await batch.complete()
+        return (querator_broker.now - began).total_seconds()
+
+    async def restless(q: Client) -> float:
+        if lives == 0:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(handler, q)
+                for _ in range(10_000):
+                    await trio.sleep(0.01)
+        return await handler(q)
+
+    waited = await querator_broker.crashing(restless, crashes=1, awaits=300)
+    assert querator_broker.handler_crashes == 1
+    assert waited > 1
+
+
+async def test_a_handler_that_is_done_dies_no_more(querator_broker: Broker) -> None:
+    async def handler(q: Client) -> str:
+        await querator_broker.settle()
+        return "done"
+
+    assert await querator_broker.crashing(handler, crashes=5, awaits=10_000) == "done"
+    assert querator_broker.handler_crashes == 0
+
+
+async def test_what_a_handler_raises_comes_out(querator_broker: Broker) -> None:
+    async def handler(q: Client) -> None:
+        raise ValueError("a bug of theirs")
+
+    with pytest.raises(ValueError, match="a bug of theirs"):
+        await querator_broker.crashing(handler, crashes=1, awaits=10_000)
