@@ -146,7 +146,7 @@ def build(node: Node, options: AppOptions) -> Application:
         access=access,
         operations=operations(node.broker, node.catalog, node.history, node.supervisor, analytics, archive),
     )
-    registry.barred = node.ownership.may_decide
+    registry.barred = node.ownership.may_greet
     registry.owner_address = lambda: node.ownership.owner_address
     node.ownership.stepped_down = registry.send_away
     for changed in (door.access_changed, registry.access_changed):

@@ -658,12 +658,17 @@ class Broker:
                 call.requester.deliver([(call.request, Rejected(code, detail))])
 
     def add_actor(self, queue: QueueRuntime, actor: PartitionActor) -> None:
-        """The partition is open here. Held reservations of sessions that are not here get one grace."""
+        """The partition is open here. Held reservations of sessions that are not here get one grace; those of
+        a session that resumed while the partition was not open end: its client saw that they were not in
+        the welcome, and gave them up."""
         queue.actors[actor.index] = actor
         self.actors[actor.partition] = actor
         self.begin_turn()
         for session in list(actor.state.by_session):
-            if SessionId(session) not in self.sessions:
+            there = self.sessions.get(SessionId(session))
+            if there is not None:
+                self.touch(actor).end_given_up(there.requester.session, there.requester.generation)
+            else:
                 entry = self._enter(_Absent(SessionId(session)))
                 entry.is_lost = True
                 self.alarms.set(entry.number * _KINDS + _OF_SESSION, self.now + self._grace)

@@ -23,8 +23,8 @@ from querator.actors.catalog import CatalogOwner
 from querator.actors.claim import ClaimLost
 from querator.actors.supervisor import Supervisor
 from querator.core.catalog.commands import Bootstrap
-from querator.core.ids import MILLISECOND, SECOND, Duration
-from querator.core.limits import NODE_RENEWAL
+from querator.core.ids import MILLISECOND, NEVER, SECOND, Duration, Instant
+from querator.core.limits import NODE_RENEWAL, SESSION_GRACE
 from querator.core.replies import Code, Rejected
 from querator.env import Env
 from querator.errors import LogError, LogUnavailable
@@ -53,7 +53,7 @@ class Ownership:
         """Why it could not take over although it is first in line."""
         self.take_overs = 0
         self.stepped_down: Callable[[str], None] = _ignore
-        """Told when this node stops deciding, with the new owner's address ("": unknown)."""
+        """Told when this node stops deciding, with the (likely) new owner's address ("": unknown)."""
         self._broker = broker
         self._catalog = catalog
         self._supervisor = supervisor
@@ -62,6 +62,8 @@ class Ownership:
         self._bootstrap = bootstrap
         self._standing = Standing(Role.OWNER if line is None else Role.STANDBY)
         self._has_lapsed = False
+        self._opening_until = NEVER
+        """While partitions are opened: for how long sessions wait for that."""
         self._is_leaving = False
         self._is_stale = False
         """What the standing says may have changed since: look before acting on it."""
@@ -71,8 +73,10 @@ class Ownership:
 
     @property
     def owner_address(self) -> str:
-        """Where clients are sent while this node stands by; "" when it is not known."""
-        return "" if self._standing.role is Role.OWNER else self._standing.owner_address
+        """Where clients are sent while this node decides nothing; "" when it is not known."""
+        if self._standing.role is not Role.OWNER:
+            return self._standing.owner_address
+        return self._standing.next_address if self._has_lapsed else ""
 
     @property
     def successor_address(self) -> str:
@@ -96,6 +100,15 @@ class Ownership:
         if self.is_owner:
             return Rejected(Code.UNAVAILABLE, "this node has not reached its log for too long; try again")
         return self.not_owner()
+
+    def may_greet(self) -> Rejected | None:
+        """Why no session may come (back) to this node now. Also while it takes over: a session that resumes
+        before its partitions are open would be told that it holds nothing. A partition that cannot be
+        opened keeps nobody away for longer than sessions are waited for."""
+        refusal = self.may_decide()
+        if refusal is None and self._env.clock.now() < self._opening_until:
+            return Rejected(Code.UNAVAILABLE, "this node is taking over; try again")
+        return refusal
 
     def not_owner(self) -> Rejected:
         """What a node that stands by answers to everything."""
@@ -132,6 +145,7 @@ class Ownership:
         async with trio.open_nursery() as nursery:
             if self._line is not None:
                 nursery.start_soon(self._renew, self._line)
+                nursery.start_soon(self._send_away)
             backoff = _BACKOFF_MIN
             while True:
                 await self._wait_changed()
@@ -186,6 +200,18 @@ class Ownership:
                 self._standing = standing
                 self._changed.set()
 
+    async def _send_away(self) -> None:
+        """Who cannot reach its log is of no use to its clients, while somebody who stands by may be: do not
+        keep them until the log can be asked who is first now."""
+        is_told = False
+        while not self._is_leaving:
+            await self._env.clock.sleep(NODE_RENEWAL)
+            has_lapsed = self.is_owner and self.may_decide() is not None
+            if has_lapsed and not is_told and self._standing.next_address:
+                telemetry.emit("node.lapsed", next=self._standing.next_address)
+                self.stepped_down(self._standing.next_address)
+            is_told = has_lapsed
+
     async def _follow(self) -> None:
         """Make this node what its place in the line says."""
         if self._is_leaving:
@@ -214,7 +240,9 @@ class Ownership:
             raise LogUnavailable(f"the catalog can't be written: {refusal.detail}")
         # From here to where the queues are known nothing waits: nobody is told that there is no such queue.
         self.is_owner = True
+        self._opening_until = Instant(self._env.clock.now() + SESSION_GRACE)
         await self._supervisor.follow(self._catalog.catalog)
+        self._opening_until = NEVER
         self.take_overs += 1
         telemetry.emit("node.took_over", queues=len(self._catalog.catalog.queues))
 

@@ -421,6 +421,13 @@ class PartitionActor:
         if reservation.deadline < self.now:
             end_reservation(self.state, reservation, "deadline", self._apply_ended)
 
+    def end_given_up(self, session: SessionId, generation: int) -> None:
+        """The client's present connection, of this generation, was never told that it holds them."""
+        for number in list(self.state.by_session.get(session, ())):
+            reservation = self.state.reservations[number]
+            if reservation.generation < generation and reservation.run_until:
+                end_reservation(self.state, reservation, "session_lost", self._apply_ended)
+
     def release_session(self, session: SessionId, why: str) -> None:
         """The client said goodbye: everything it still holds goes back without blame."""
         for number in list(self.state.by_session.get(session, ())):

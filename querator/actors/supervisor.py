@@ -190,6 +190,9 @@ class Supervisor:
             self._opening[partition] = scope
             while not runtime.is_closing and runtime.actors[index] is None and index not in runtime.faults:
                 await self._env.clock.sleep(Duration(backoff + self._env.rng.randbelow(backoff)))
+                if self._broker.may_decide() is not None:
+                    # Perhaps somebody else owns it by now: do not take it away from them.
+                    continue
                 if await self._try_open(runtime.name, runtime, index, is_new=False):
                     break
                 backoff = Duration(min(backoff * 2, _BACKOFF_MAX))

@@ -10,7 +10,7 @@ from querator.actors.node import Node, NodeOptions, open_stores, run_node
 from querator.core import events as ev
 from querator.core.catalog.commands import CreateQueue, UpdateQueue
 from querator.core.ids import CATALOG_PARTITION, PartitionId
-from querator.core.limits import CLAIM_TRIES_MAX, NODE_LEASE, NODE_RENEWAL
+from querator.core.limits import CLAIM_TRIES_MAX, NODE_LEASE, NODE_RENEWAL, SESSION_GRACE
 from querator.core.replies import Code, Produced, Rejected
 from querator.env import Env, seconds
 from querator.env.virtual import virtual_env
@@ -195,16 +195,19 @@ async def test_an_owner_that_was_replaced_finds_out_and_writes_nothing(
     partition = partition_of(one)
     asker = Client(one)
     asker.reserve(wait=3_600_000_000)
+    await trio.sleep(A_RENEWAL)
     town.lines["one"].is_cut_off = True
     await trio.sleep(A_LEASE + A_RENEWAL)
     assert two.ownership.is_owner
     assert isinstance(await served(two), Produced)
     assert isinstance(await served(one), Rejected)
+    assert told == ["two:1"], "clients need not wait until the old owner knows"
+    assert one.ownership.owner_address == "two:1"
     records = len(town.disk.partitions[partition].records)
     town.lines["one"].is_cut_off = False
     await trio.sleep(A_RENEWAL)
     assert not one.ownership.is_owner
-    assert told == ["two:1"]
+    assert told == ["two:1", "two:1"]
     parked = asker.answer(50)
     assert isinstance(parked, Rejected)
     assert parked.code in (Code.NOT_OWNER, Code.OUTCOME_UNKNOWN)
@@ -236,7 +239,39 @@ async def test_an_append_under_way_when_another_took_over_is_refused(
     consumer.reserve()
     await settle_down()
     assert consumer.reservations == []
+    await trio.sleep(A_RENEWAL)
+    assert one.ownership.is_owner, "it still cannot ask who is first"
     assert town.claimants(partition)[-1] == "two"
+
+
+@pytest.mark.parametrize("opens_in_time", [True, False])
+async def test_sessions_come_back_when_the_partitions_are_open_or_have_had_their_time(
+    autojump_clock: MockClock, town: Town, *, opens_in_time: bool
+) -> None:
+    """Who resumed in between would be told that it holds nothing."""
+    one = await town.start("one")
+    two = await town.start("two")
+    await one.catalog.change(CreateQueue(name=Q))
+    town.gates["two"].close()
+    await town.stop("one")
+    await trio.sleep(A_RENEWAL)
+    # The catalog's claim goes through; the partition's is held up.
+    town.gates["two"].open()
+    town.gates["two"].close()
+    await settle_down()
+    assert two.ownership.may_decide() is None
+    refusal = two.ownership.may_greet()
+    assert refusal is not None
+    assert refusal.code is Code.UNAVAILABLE
+    if opens_in_time:
+        town.gates["two"].open()
+        await settle_down()
+        assert partition_of(two) in two.broker.actors
+    else:
+        await trio.sleep(seconds(SESSION_GRACE))
+        assert partition_of(two) not in two.broker.actors
+    assert two.ownership.may_greet() is None
+    town.gates["two"].open()
 
 
 async def test_a_lost_catalog_is_claimed_again_by_who_is_first(autojump_clock: MockClock, town: Town) -> None:

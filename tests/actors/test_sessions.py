@@ -245,6 +245,30 @@ async def test_what_a_session_holds_in_a_partition_that_was_rebuilt_still_counts
         assert len(consumer.reservations) == 3
 
 
+async def test_what_a_client_gave_up_because_its_partition_was_not_open_when_it_came_back_goes_to_others(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """Its session lives, and would keep the reservation alive for hours."""
+    async with world.node() as node:
+        partition = await world.create(node)
+        old = Client(node, "s")
+        old.subscribe()
+        Client(node).produce(b"x")
+        await settle_down()
+        node.supervisor.lost(node.broker.actors[partition], "for the sake of the test")
+        node.broker.session_lost(old.session, old.generation)
+        new = Client(node, "s")
+        new.generation = 2
+        node.broker.begin_turn()
+        assert node.broker.session_resumed(new) == []
+        node.broker.end_turn()
+        other = Client(node)
+        other.subscribe()
+        await trio.sleep(1)
+        assert node.broker.actors[partition].is_open
+        assert [reserved.payloads for reserved in other.reservations] == [[b"x"]]
+
+
 @pytest.mark.parametrize("is_written", [False, True])
 async def test_a_push_that_a_rebuilt_partition_could_not_make_is_made_anew(
     autojump_clock: MockClock, world: World, *, is_written: bool

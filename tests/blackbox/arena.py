@@ -4,7 +4,7 @@
 
     clients ──► door (proxy) ──► server ──► link (proxy) ──► PostgreSQL      or  server with SQLite files
 
-Several servers share one PostgreSQL: each has a door, and clients know them all.
+Where several servers stand by for each other, each has a door and a link of its own.
 """
 
 import contextlib
@@ -36,19 +36,30 @@ FLOW_ITEMS = 20
 """Items acknowledged, and completed, before the flow counts as flowing."""
 
 
+@attrs.frozen(eq=False)
+class Place:
+    """A server with the proxy before it and the one behind it."""
+
+    server: Server
+    door: Proxy
+    link: Proxy
+
+    @property
+    def address(self) -> str:
+        """Where clients find it."""
+        return f"127.0.0.1:{self.door.port}"
+
+
 @attrs.define(eq=False)
 class Arena:
-    """A run. ``cluster`` ``None``: the log is SQLite's. The first server is where clients are led."""
+    """A run. ``cluster`` ``None``: SQLite. ``server``, ``door`` and ``link`` are of the first place."""
 
     folder: Path
     seed: int
     nursery: trio.Nursery
     cluster: Cluster | None
     database: str
-    link: Proxy
-    doors: list[Proxy]
-    """One a server, in order."""
-    servers: list[Server]
+    places: list[Place]
     client_options: dict[str, object]
     dice: random.Random
     clients: list[ClientProcess] = attrs.field(factory=list)
@@ -70,16 +81,29 @@ class Arena:
 
     @property
     def server(self) -> Server:
-        return self.servers[0]
+        return self.places[0].server
 
     @property
     def door(self) -> Proxy:
-        return self.doors[0]
+        return self.places[0].door
 
     @property
-    def address(self) -> str:
-        """What clients are told: every door."""
-        return ",".join(f"127.0.0.1:{door.port}" for door in self.doors)
+    def link(self) -> Proxy:
+        return self.places[0].link
+
+    @property
+    def servers(self) -> list[Server]:
+        return [place.server for place in self.places]
+
+    def place_of(self, server: Server) -> Place:
+        """Where it stands."""
+        (place,) = [place for place in self.places if place.server is server]
+        return place
+
+    @property
+    def addresses(self) -> str:
+        """What clients are told: all servers."""
+        return ",".join(place.address for place in self.places)
 
     @property
     def postgres(self) -> Cluster:
@@ -96,7 +120,7 @@ class Arena:
         """Another process of clients."""
         name = f"k{len(self.clients) + len(self.left)}"
         options = {"seed": f"{self.seed}", **self.client_options}
-        client = ClientProcess.start(name, self.address, self.folder, self.history, **options)
+        client = ClientProcess.start(name, self.addresses, self.folder, self.history, **options)
         self.clients.append(client)
         return client
 
@@ -130,7 +154,7 @@ class Arena:
     # --- the queue --------------------------------------------------------------------------------
 
     async def create_queue(self) -> None:
-        async with connect(self.server.address, client="harness") as client:
+        async with connect(self.addresses, client="harness") as client:
             await client.call("queues.create", SETTINGS)
 
     async def count_left(self) -> int:
@@ -138,7 +162,7 @@ class Arena:
         left = -1
         with trio.move_on_after(5):
             try:
-                async with connect(self.address, client="harness") as client:
+                async with connect(self.addresses, client="harness") as client:
                     report = await client.stats(QUEUE)
                 left = sum(part["ready"] + part["reserved"] + part["scheduled"] for part in report.partitions)
             except* ClientError as group:
@@ -148,8 +172,9 @@ class Arena:
     async def drain(self) -> None:
         """All is well again, nothing new is produced, and what is there is completed."""
         self.tell("healed; no more is produced")
-        for proxy in (self.link, *self.doors):
-            proxy.clear()
+        for place in self.places:
+            place.link.clear()
+            place.door.clear()
         for client in self.clients:
             client.signal(signal.SIGCONT)
             client.tell("quiet")
@@ -209,50 +234,45 @@ def address_of(port: int, database: str) -> str:
     return f"postgresql://{APP_ROLE}@127.0.0.1:{port}/{database}"
 
 
+async def _make_place(nursery: trio.Nursery, server: Server, seed: int, target: int, database: str) -> Place:
+    """With proxies at work, and the server not yet started."""
+    link = Proxy(target, seed=seed)
+    await nursery.start(link.run)
+    door = Proxy(server.port, seed=seed + 1)
+    await nursery.start(door.run)
+    place = Place(server, door, link)
+    if database:
+        server.log = address_of(link.port, database)
+        server.options += ("--advertise", place.address)
+    return place
+
+
 @contextlib.asynccontextmanager
 async def open_arena(
     folder: Path,
     *,
     seed: int,
     cluster: Cluster | None = None,
-    processes: int = 1,
     servers: int = 1,
+    processes: int = 1,
     options: tuple[str, ...] = (),
     clients: Mapping[str, object] | None = None,
 ) -> AsyncIterator[Arena]:
-    """Servers with a queue, and ``processes`` of clients at work on it. Nothing of it is left behind."""
+    """``servers`` with a queue, and ``processes`` of clients at work on it. Nothing of it is left behind."""
     folder.mkdir(parents=True, exist_ok=True)
     database = "" if cluster is None else cluster.new_database("querator_template")
-    dice = random.Random(seed)
+    target = 0 if cluster is None else cluster.port
     async with trio.open_nursery() as nursery:
-        link = Proxy(0 if cluster is None else cluster.port, seed=seed)
-        await nursery.start(link.run)
-        log = "sqlite" if cluster is None else address_of(link.port, database)
-        doors: list[Proxy] = []
-        running: list[Server] = []
-        for number in range(servers):
-            server = Server(log, folder, name="server" if number == 0 else f"server-{number}")
-            door = Proxy(server.port, seed=seed + 1 + number)
-            await nursery.start(door.run)
-            # Clients that are sent from one server to another one go through its door as well.
-            known_as = ("--advertise", f"127.0.0.1:{door.port}") if servers > 1 else ()
-            server.options = (*options, *known_as)
-            doors.append(door)
-            running.append(server)
-        arena = Arena(
-            folder,
-            seed,
-            nursery,
-            cluster,
-            database,
-            link,
-            doors,
-            running,
-            dict(clients or {}),
-            dice,
-        )
+        places = [
+            await _make_place(
+                nursery, Server("sqlite", folder, f"server-{number}", options=options), seed, target, database
+            )
+            for number in range(servers)
+        ]
+        dice = random.Random(seed)
+        arena = Arena(folder, seed, nursery, cluster, database, places, dict(clients or {}), dice)
         try:
-            for server in running:
+            for server in arena.servers:
                 await server.start_surely()
             await arena.create_queue()
             for _ in range(processes):
@@ -261,6 +281,6 @@ async def open_arena(
         finally:
             for client in arena.clients:
                 client.end()
-            for one in arena.servers:
-                one.end()
+            for server in arena.servers:
+                server.end()
             nursery.cancel_scope.cancel()

@@ -103,7 +103,7 @@ async def crumble(arena: Arena) -> None:
     """Byte by byte and slowly, also in the middle of a WebSocket frame."""
     arena.tell("bytes between clients and server come one by one")
     arena.door.change(Weather(crumbs=True, delay=0.01))
-    await arena.more()
+    await arena.more(100, 100)
     arena.door.clear()
 
 
@@ -186,7 +186,7 @@ async def swallow_answers(arena: Arena) -> None:
 async def crumble_link(arena: Arena) -> None:
     arena.tell("bytes between server and PostgreSQL come one by one")
     arena.link.change(Weather(crumbs=True, delay=0.005))
-    await arena.more()
+    await arena.more(100, 100)
     arena.link.clear()
 
 

@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 import attrs
 import trio
 
+from querator.core.limits import NODE_RENEWAL
+from querator.env import seconds
 from tests.blackbox.arena import Arena
 from tests.blackbox.faults import Fault
 from tests.blackbox.processes import Server, until
+from tests.blackbox.proxy import Weather
 
 STANDS_BY = "stands by"
 """What a server's health document says of one that does not own."""
@@ -73,16 +76,41 @@ async def drain_owner(arena: Arena) -> None:
 
 
 async def freeze_owner(arena: Arena) -> None:
-    """SIGSTOP, past its lease; the other one takes over and work goes on; then the first wakes up, and must
-    notice that it is not the owner any more."""
+    """SIGSTOP, past its lease, with an append under way in the network; the other one takes over and work
+    goes on; then that append arrives. Last the first one wakes up, and must notice that it is not the owner
+    any more."""
     old = await owner(arena)
-    arena.tell(f"SIGSTOP to {old.name}, the owner")
+    link = arena.place_of(old).link
+    arena.tell(f"SIGSTOP to {old.name}, the owner, and an append of it is held up")
     stepped_down = old.events()["node.stepped_down"]
+    link.change(Weather(stands_still=True))
+    await until("an append is under way", lambda: link.held_up > 0)
     old.signal(signal.SIGSTOP)
     new = await wait_followed(arena, old)
     await arena.more()
+    arena.tell("the append arrives")
+    link.clear()
+    await arena.more()
     arena.tell(f"SIGCONT to {old.name}")
     old.signal(signal.SIGCONT)
+    await until(f"{old.name} steps down", lambda: old.events()["node.stepped_down"] > stepped_down)
+    await must_own_alone(arena, new)
+
+
+async def isolate_owner(arena: Arena) -> None:
+    """PostgreSQL is out of its reach for longer than its lease, while clients reach it all the time: they
+    must find to the other one."""
+    old = await owner(arena)
+    link = arena.place_of(old).link
+    # By then it knows who stands by: that is where it sends its clients.
+    await trio.sleep(1.2 * seconds(NODE_RENEWAL))
+    arena.tell(f"{old.name}, the owner, does not reach PostgreSQL")
+    stepped_down = old.events()["node.stepped_down"]
+    link.change(Weather(refuses=True))
+    link.cut()
+    new = await wait_followed(arena, old)
+    await arena.more()
+    link.clear()
     await until(f"{old.name} steps down", lambda: old.events()["node.stepped_down"] > stepped_down)
     await must_own_alone(arena, new)
 
@@ -126,4 +154,5 @@ OWNERSHIP_FAULTS = (
     Fault("owner drained", drain_owner, ("node.took_over",)),
     Fault("owner killed", kill_owner, ("node.took_over",)),
     Fault("owner stopped past its lease", freeze_owner, ("node.took_over",)),
+    Fault("owner cut off from PostgreSQL", isolate_owner, ("node.lapsed",)),
 )

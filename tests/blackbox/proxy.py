@@ -55,6 +55,8 @@ class Proxy:
         self.port = 0
         self.weather = Weather()
         self.cuts = 0
+        self.held_up = 0
+        """Pieces of data to the target that wait for it to move again."""
         self._dice = random.Random(seed)
         self._connections: dict[_Connection, None] = {}
         self._moves = trio.Event()
@@ -115,7 +117,10 @@ class Proxy:
     ) -> None:
         try:
             while data := await source.receive_some(RECEIVE_BYTES):
-                await self._moves.wait()
+                if not self._moves.is_set():
+                    self.held_up += is_up
+                    await self._moves.wait()
+                    self.held_up -= is_up
                 weather = self.weather
                 if weather.swallows_up if is_up else weather.swallows_down:
                     connection.is_holed = True
