@@ -12,7 +12,7 @@ dedupe keys, the memory of settlements.
 import zlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import groupby
 from typing import Any, Final, TypeAlias
@@ -36,6 +36,11 @@ from querator.log.records import Record, Tail
 
 VERSION: Final = 1
 _STEP_EVENTS: Final = 64
+
+_NEEDLESS: Final = tuple(
+    field.name for field in attrs.fields(ev.Attributes) if field.name not in ("kind", "key", "attempts")
+)
+"""Attributes of items that no row needs."""
 
 _STATE_WORDS: Final = {
     GONE: "",
@@ -272,8 +277,19 @@ class Ledger:
             )
         )
 
-    def _pieces(self, item: int, count: int) -> Iterator[Piece]:
+    def _pieces(self, item: int, count: int) -> Iterable[Piece]:
         """A run within one segment, in pieces whose items are alike."""
+        if count > 1 or item in self._past:
+            return self._many_pieces(item, count)
+        segment = self._state.segments[item >> SEGMENT_BITS]
+        start = item - segment.first
+        at = segment.produced[start]
+        columns = segment.columns
+        kinds = None if columns is None else columns.get("kind")
+        kind = "" if kinds is None else kinds[start]
+        return ((item, 1, 0, at, at, 0, kind if isinstance(kind, str) else "", 0),)
+
+    def _many_pieces(self, item: int, count: int) -> Iterator[Piece]:
         state = self._state
         segment = state.segments[item >> SEGMENT_BITS]
         produced = segment.produced
@@ -339,21 +355,25 @@ class Ledger:
 
     def _produced(self, event: ev.ItemsProduced) -> None:
         attributes = event.attributes
-        spare = None
         due = event.due_at
         first = event.first_item
         author = event.producer
         columns: list[Any] = []
         if attributes is not None:
             kind, key, attempts = attributes.kind, attributes.key, attributes.attempts
-            spare = ev.Attributes(kind=kind, key=key, attempts=attempts)
+            if kind is None and key is None and attempts is None:
+                event.attributes = None
+            else:
+                for name in _NEEDLESS:
+                    setattr(attributes, name, None)
             columns = [kind, key]
             if attempts is not None:
                 self._note_attempts(event, attempts)
-        evolve(
-            self._state,
-            ev.ItemsProduced(first, event.count, due, NEVER, spare, "", 0, None, event.part, ()),
-        )
+        # It was decoded for us: what tells no items apart is taken off it.
+        event.expires_at = NEVER
+        event.producer = ""
+        event.duplicates = ()
+        evolve(self._state, event)
         now = self._state.now
         after = "scheduled" if due else "ready"
         if any(isinstance(column, list) for column in columns):
@@ -368,9 +388,12 @@ class Ledger:
                 number += size
         elif event.count:
             kind, key = columns or ("", "")
-            self._row(
-                "produced", first, event.count, "", after, produced_at=now, due_at=due,
-                item_kind=kind or "", item_key=key or "", author=author,
+            rows = self._rows
+            rows.append(
+                (
+                    self.partition, self._position, len(rows), now, "produced", first, event.count, "", after,
+                    0, "", 0, now, 0, 0, 0, 0, due, "", kind or "", key or "", author, 0,
+                )
             )  # fmt: skip
 
     def _note_attempts(self, event: ev.ItemsProduced, attempts: int | list[int | None]) -> None:
@@ -394,13 +417,17 @@ class Ledger:
         session = event.session
         now = state.now
         deadline = event.run_until or event.deadline
+        partition, position, rows = self.partition, self._position, self._rows
         for _, item, count in state.reservations[number].runs:
             for first, size, attempts, produced_at, ready_at, earlier, kind, late in self._pieces(
                 item, count
             ):
-                self._row(
-                    "reserved", first, size, "scheduled" if late else "ready", "reserved", number, session,
-                    attempts + 1, produced_at, ready_at, earlier or now, now, deadline, 0, "", kind,
+                rows.append(
+                    (
+                        partition, position, len(rows), now, "reserved", first, size,
+                        "scheduled" if late else "ready", "reserved", number, session, attempts + 1,
+                        produced_at, ready_at, earlier or now, now, deadline, 0, "", kind, "", "", 0,
+                    )
                 )  # fmt: skip
             self._on_time(item, count)
 
@@ -448,11 +475,14 @@ class Ledger:
         author: str = "",
     ) -> None:
         reserved_at = reservation.reserved_at
+        rows = self._rows
         for first, size, attempts, produced_at, ready_at, earlier, kind, _ in self._pieces(item, count):
-            self._row(
-                word, first, size, before, after, reservation.number, reservation.session, attempts + 1,
-                produced_at, ready_at, earlier or reserved_at, reserved_at, 0, due_at, reason, kind,
-                "", author,
+            rows.append(
+                (
+                    self.partition, self._position, len(rows), self._state.now, word, first, size, before,
+                    after, reservation.number, reservation.session, attempts + 1, produced_at, ready_at,
+                    earlier or reserved_at, reserved_at, 0, due_at, reason, kind, "", author, 0,
+                )
             )  # fmt: skip
 
     def _completed(self, event: ev.ItemsCompleted) -> None:
