@@ -6,7 +6,7 @@ replayed, and asked for as it was. It is read back and compared before the manif
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import trio
@@ -30,6 +30,9 @@ from querator.errors import CorruptRecord, HistoryDropped, StoreCorrupt
 from querator.log.codec import GENESIS, check_chain, check_record, tail_of
 from querator.log.records import Record, Tail
 from querator.log.store import LogStore
+
+_SLICE_RECORDS: Final = 32
+"""Records checked between two checkpoints of the event loop: less than a millisecond."""
 
 
 class RecordKeeper:
@@ -101,13 +104,14 @@ class RecordKeeper:
                 f"{self._archive.directory}"
             ) from error
         previous = None if kept is None else Tail(Position(kept.position), bytes.fromhex(kept.hash), 0)
-        for record in page:
+        for index, record in enumerate(page):
+            if index % _SLICE_RECORDS == 0:
+                await trio.lowlevel.checkpoint()
             check_chain(record, previous)
             check_record(record)
             previous = tail_of(record)
             self._rows.append(_row(record))
             self._bytes += len(record.events) + len(record.inputs)
-        await trio.lowlevel.checkpoint()
         if previous is not None:
             self._kept[partition] = Kept(partition, previous.position, previous.hash.hex())
         return len(page)

@@ -1,5 +1,6 @@
 """``querator analytics``: from a stopped server's data directory to answers."""
 
+import contextlib
 import csv
 import io
 import re
@@ -207,3 +208,45 @@ async def roll(data: Path) -> None:
     store = SqliteLog(real_env(), data)
     async with open_node({"sqlite": store}, real_env(), NodeOptions(name="n")) as node:
         await node.buckets.roll("sqlite")
+
+
+def helpers_of(process: int) -> list[int]:
+    """The living processes that a server has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == process and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def test_a_server_that_is_killed_takes_its_helpers_with_it_and_goes_on_exporting(
+    cli: Run, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    options = ("--data", str(data), "--export-interval", "1")
+    helpers: list[int] = []
+    for life in range(2):
+        served = start(*options)
+        on = ("--address", served.address)
+        cli("queues", "create", "mail", "--exist-ok", *on)
+        for number in range(4):
+            cli("produce", "mail", *on, stdin=b"a\nb\nc\n")
+            if number == 2:
+                # Somewhere in an export, or between two.
+                time.sleep(0.4 * life)
+                cli("analytics", "ask", "throughput", "mail", *on)
+        helpers += helpers_of(served.process.pid)
+        served.process.kill()
+        served.process.wait()
+    assert len(helpers) >= 2
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{helper}").exists() for helper in helpers):
+        assert time.monotonic() < deadline, "a helper outlives its server"
+        time.sleep(0.01)
+    archive = ("--archive", str(data / "analytics"))
+    assert cli("analytics", "refresh", "--data", str(data)).code == 0
+    assert cli("analytics", "verify", *archive).code == 0
+    counted = cli("analytics", "sql", "SELECT produced FROM queues", "--format", "json", *archive)
+    assert counted.json == [{"produced": 2 * 4 * 3}]
