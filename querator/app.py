@@ -321,7 +321,12 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
             payload_memory=config.payload_memory,
             record_inputs=config.record_inputs,
         ),
-        server=ServerOptions(version=__version__, tls=make_tls(config), origins=config.allowed_origins),
+        server=ServerOptions(
+            version=__version__,
+            tls=make_tls(config),
+            origins=config.allowed_origins,
+            connections_per_address_max=config.connections_per_address,
+        ),
         ping_interval=Duration(config.ping_interval * SECOND),
         analytics=None if log == "memory" else config.data / ARCHIVE,
     )

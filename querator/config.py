@@ -99,6 +99,12 @@ def _span(text: str) -> int:
     return int(match[1]) * _SPANS[match[2]]
 
 
+def _count(text: str) -> int:
+    if re.fullmatch(r"\d[\d_]*", text) is None:
+        raise ValueError(f"'{text}' is no number")
+    return int(text)
+
+
 def _seconds(text: str) -> int:
     match = re.fullmatch(r"(\d+)\s*s?", text)
     if match is None:
@@ -185,6 +191,11 @@ class Config:
         "",
         "web origins, by commas, whose pages may open sessions besides the server's own; *: any",
         _origins,
+    )
+    connections_per_address: int = _setting(
+        limits.CONNECTIONS_PER_ADDRESS_MAX,
+        "connections of one address; more behind a proxy that all clients come through",
+        _positive(_count),
     )
     ca: Path | None = _setting(
         None, "PEM file: whom clients trust to sign the server's certificate, instead of the system's", _path

@@ -173,6 +173,14 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
     assert parse_address(text) == address
 
 
+def test_connections_of_an_address_are_a_number(directory: Path) -> None:
+    given = load({"connections_per_address": "10_000"}, environ={}, directory=directory)
+    assert given.config.connections_per_address == 10_000
+    for wrong, why in (("0", "not greater than 0"), ("many", "is no number"), ("-1", "is no number")):
+        with pytest.raises(ConfigError, match=why):
+            load({"connections_per_address": wrong}, environ={}, directory=directory)
+
+
 def test_keys_in_the_clear_are_warned_of() -> None:
     config = Config(address="0.0.0.0:1", auth=True)
     assert config.sends_keys_in_the_clear

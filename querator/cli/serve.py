@@ -69,6 +69,13 @@ async def serve(
         str | None,
         Parameter(help="Web origins whose pages may open sessions, by commas. [env: QUERATOR_ORIGINS]"),
     ] = None,
+    connections_per_address: Annotated[
+        str | None,
+        Parameter(
+            help="Connections of one address, this machine's own not counted (2,048). "
+            "[env: QUERATOR_CONNECTIONS_PER_ADDRESS]"
+        ),
+    ] = None,
     payload_memory: Annotated[
         str | None,
         Parameter(help="Bytes of waiting payloads kept in memory, as 256MiB. [env: QUERATOR_PAYLOAD_MEMORY]"),
@@ -123,6 +130,7 @@ async def serve(
             "tls_certificate": None if tls_certificate is None else str(tls_certificate),
             "tls_key": None if tls_key is None else str(tls_key),
             "origins": origins,
+            "connections_per_address": connections_per_address,
             "payload_memory": payload_memory,
             "record_inputs": record_inputs,
             "ping_interval": ping_interval,
