@@ -251,14 +251,22 @@ def _remember_dedupe(state: PartitionState, keys: Sequence[object], item: int) -
             known[key] = item + offset
             fresh.append(key)
     if fresh:
-        state.dedupe_order.append((state.now, tuple(fresh)))
+        block = state.dedupe_order.open_block(state.position)
+        if state.capture is not None:
+            state.capture.before_dedupe(block)
+        block.add(state.now, tuple(fresh), state.position)
 
 
 def _forget_dedupe(state: PartitionState) -> None:
     horizon = state.now - state.policy.dedupe_window
     order = state.dedupe_order
-    while order and order[0][0] < horizon:
-        for key in order.popleft()[1]:
+    while order:
+        block = order.blocks[0]
+        if block.entries[0][0] >= horizon:
+            return
+        if state.capture is not None:
+            state.capture.before_dedupe(block)
+        for key in order.forget_first():
             del state.dedupe[key]
 
 

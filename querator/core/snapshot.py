@@ -1,9 +1,10 @@
 """Snapshots: a partition's state as bytes, in pieces, and back.
 
-A snapshot is a *head* (everything of the fold that is not in segments) and a *chunk* for each
-segment. A segment that did not change since the previous snapshot keeps its old chunk, so what a
-snapshot costs grows with what changed, not with what waits. A Capture makes one while the state goes
-on changing: the head at once, each segment when its turn comes or just before it changes.
+A snapshot is a *head* (everything of the fold that is neither in segments nor a dedupe key) and a
+*chunk* for each segment and each block of dedupe keys. What did not change since the previous snapshot
+keeps its old chunk, so what a snapshot costs grows with what changed, not with what waits. A Capture
+makes one while the state goes on changing: the head at once, each chunk when its turn comes or just
+before it changes.
 
 Payloads are in no snapshot: they are in the log, where ``Segment.origin_of`` says. Derived indexes
 are rebuilt by ``load``.
@@ -20,6 +21,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 import msgspec
 
+from querator.core.dedupe import DedupeBlock
 from querator.core.ids import Instant, PartitionId, ReservationNumber
 from querator.core.invariants import check
 from querator.core.lanes import Lane
@@ -33,9 +35,12 @@ VERSION: Final = 1
 HASH_BYTES: Final = 32
 
 ChunkRef: TypeAlias = "tuple[int, int]"
-"""(segment number, position of the snapshot that stored it): log/records.ChunkId in plain numbers."""
+"""(segment number, position of the snapshot that stored it): log/records.ChunkId in plain numbers. A block
+of dedupe keys has the number -1 - its own."""
 
 _RUN: Final = 3
+_OLD_BLOCKS: Final = 1 << 62
+"""Blocks of dedupe keys out of older heads, which do not say what records they came with, count from here."""
 _AGED: Final = (READY, RESERVED, BEHIND)
 _WIDTHS: Final = ((1 << 8, "B"), (1 << 16, "H"), (1 << 32, "I"))
 
@@ -168,6 +173,66 @@ def decode_segment(data: bytes) -> Segment:
     return segment
 
 
+# --- dedupe keys ------------------------------------------------------------------------------------
+
+_DEDUPE_MARK: Final = b"\xc1"
+"""Begins the chunk of a block of dedupe keys; nothing in MessagePack begins so."""
+
+
+@attrs.define
+class _DedupeChunk:
+    """The entries of a block that were not forgotten yet, flat."""
+
+    version: int
+    number: int
+    revision: int
+    forgotten: int
+    total: int
+    ats: bytes
+    counts: bytes
+    """Of the keys of each entry."""
+    keys: list[str]
+    items: bytes
+    """The item that each key names."""
+
+
+def encode_dedupe(block: DedupeBlock, dedupe: Mapping[str, int]) -> bytes:
+    """The block, with what its keys name."""
+    keys = [key for _, names in block.entries for key in names]
+    chunk = _DedupeChunk(
+        VERSION,
+        block.number,
+        block.revision,
+        block.forgotten,
+        block.keys,
+        _pack([at for at, _ in block.entries]),
+        _pack([len(names) for _, names in block.entries]),
+        keys,
+        _pack([dedupe[key] for key in keys]),
+    )
+    return _DEDUPE_MARK + _ENCODER.encode(chunk)
+
+
+def _load_dedupe(state: PartitionState, data: bytes, forgotten: int) -> None:
+    """``forgotten``: entries of the block that were, at the snapshot; its chunk may be of an older one."""
+    chunk: _DedupeChunk = _decode(data[1:], _DEDUPE_CHUNKS, "chunk of dedupe keys")
+    block = DedupeBlock(chunk.number)
+    block.forgotten = max(forgotten, chunk.forgotten)
+    block.keys = chunk.total
+    block.revision = chunk.revision
+    items = _unpack(chunk.items)
+    start = 0
+    for index, (at, count) in enumerate(zip(_unpack(chunk.ats), _unpack(chunk.counts), strict=True)):
+        names = chunk.keys[start : start + count]
+        if index >= block.forgotten - chunk.forgotten:
+            block.entries.append((at, tuple(names)))
+            state.dedupe.update(zip(names, items[start : start + count], strict=True))
+        start += count
+    if start != len(chunk.keys) or start != len(items) or not block.entries:
+        raise SnapshotUnreadable(f"dedupe keys {chunk.number}: columns of unequal length")
+    state.dedupe_order.blocks.append(block)
+
+
 # --- the head ---------------------------------------------------------------------------------------
 
 
@@ -222,11 +287,14 @@ class _Head:
     """(name, last at, forgotten, results), least recently used first."""
     dedupe_order: list[tuple[int, tuple[str, ...]]]
     dedupe: dict[str, int]
+    """These two are empty: the keys are in chunks of their own. Older heads have them here."""
     sources: dict[str, int]
     settled: list[tuple[int, bytes, bytes]]
     settled_mixed: dict[int, bytes]
     milestones: tuple[bytes, bytes, bytes] = (b"", b"", b"")
     """(numbers, positions, times)."""
+    dedupe_forgotten: int = 0
+    """Entries of the first block of dedupe keys that were forgotten."""
 
 
 _COUNTERS: Final = ("scheduled", "reserved", "behind", "produced", "completed", "removed", "retried", "ended")
@@ -234,6 +302,7 @@ _COUNTERS: Final = ("scheduled", "reserved", "behind", "produced", "completed", 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _CANONICAL: Final = msgspec.msgpack.Encoder(order="deterministic")
 _CHUNKS: Final = msgspec.msgpack.Decoder(_Chunk)
+_DEDUPE_CHUNKS: Final = msgspec.msgpack.Decoder(_DedupeChunk)
 _HEADS: Final = msgspec.msgpack.Decoder(_Head)
 
 
@@ -248,7 +317,7 @@ def _decode(data: bytes, decoder: Any, what: str) -> Any:
 
 
 def encode_head(state: PartitionState) -> bytes:
-    """Everything of the fold that is not in segments."""
+    """Everything of the fold that is neither in segments nor a dedupe key."""
     return _ENCODER.encode(
         _Head(
             VERSION,
@@ -284,8 +353,8 @@ def encode_head(state: PartitionState) -> bytes:
                 (name, producer.last_at, producer.forgotten, producer.results)
                 for name, producer in state.producers.items()
             ],
-            list(state.dedupe_order),
-            state.dedupe,
+            [],
+            {},
             state.sources,
             [
                 (number, bytes(verbs), _raw(counts))
@@ -297,6 +366,7 @@ def encode_head(state: PartitionState) -> bytes:
                 _pack(state.milestones.positions),
                 _pack(state.milestones.ats),
             ),
+            state.dedupe_order.blocks[0].forgotten if state.dedupe_order else 0,
         )
     )
 
@@ -320,7 +390,7 @@ def _pack_reservations(reservations: list[Reservation]) -> _Reservations:
     )
 
 
-def load(partition: PartitionId, head: bytes, segments: Iterable[bytes]) -> PartitionState:
+def load(partition: PartitionId, head: bytes, chunks: Iterable[bytes]) -> PartitionState:
     """The state that a snapshot holds, with its derived indexes; no payload is in memory.
 
     Raises:
@@ -360,8 +430,9 @@ def load(partition: PartitionId, head: bytes, segments: Iterable[bytes]) -> Part
     state.inbound = stored.inbound
     for name, last_at, forgotten, results in stored.producers:
         state.producers[name] = Producer(results, last_at, forgotten)
-    state.dedupe_order = deque(stored.dedupe_order)
     state.dedupe = stored.dedupe
+    for index, (at, names) in enumerate(stored.dedupe_order):
+        state.dedupe_order.open_block(_OLD_BLOCKS + index).add(at, names, _OLD_BLOCKS + index)
     state.sources = stored.sources
     for number, verbs, counts in stored.settled:
         state.settled.blocks[number] = (bytearray(verbs), _cook("H", counts))
@@ -370,8 +441,13 @@ def load(partition: PartitionId, head: bytes, segments: Iterable[bytes]) -> Part
     for number, position, at in zip(*map(_unpack, stored.milestones), strict=True):
         state.milestones.note(number, position, at)
     _load_reservations(state, stored.reservations)
-    for data in segments:
-        _load_segment(state, decode_segment(data))
+    forgotten = stored.dedupe_forgotten
+    for data in chunks:
+        if data[:1] == _DEDUPE_MARK:
+            _load_dedupe(state, data, forgotten)
+            forgotten = 0
+        else:
+            _load_segment(state, decode_segment(data))
     return state
 
 
@@ -557,7 +633,7 @@ class Capture:
     at ``position`` is committed.
     """
 
-    __slots__ = ("_pending", "_state", "chunks", "fresh", "head", "position")
+    __slots__ = ("_pending", "_pending_dedupe", "_state", "chunks", "fresh", "head", "position")
 
     def __init__(
         self, state: PartitionState, previous: Iterable[ChunkRef] = (), previous_position: int = 0
@@ -578,29 +654,43 @@ class Capture:
                 at = self.position
                 self._pending[number] = segment
             chunks.append((number, at))
+        self._pending_dedupe: dict[int, DedupeBlock] = {}
+        for block in state.dedupe_order.blocks:
+            at = stored.get(-1 - block.number)
+            if at is None or block.revision > previous_position:
+                at = self.position
+                self._pending_dedupe[block.number] = block
+            chunks.append((-1 - block.number, at))
         self.chunks: tuple[ChunkRef, ...] = tuple(chunks)
-        if self._pending:
+        if not self.is_done:
             state.capture = self
 
     @property
     def is_done(self) -> bool:
-        return not self._pending
+        return not self._pending and not self._pending_dedupe
 
     def before_write(self, segment: Segment) -> None:
         """The segment is about to change: encode it as it is."""
         if self._pending.pop(segment.number, None) is not None:
             self._encode(segment)
 
+    def before_dedupe(self, block: DedupeBlock) -> None:
+        """Keys are about to join or to leave the block: encode it as it is."""
+        if self._pending_dedupe.pop(block.number, None) is not None:
+            self._encode_dedupe(block)
+
     def step(self, budget_segments: int) -> bool:
-        """Encode up to so many segments; True when all are."""
-        pending = self._pending
+        """Encode up to so many segments, or one block of dedupe keys; True when all are."""
+        pending, blocks = self._pending, self._pending_dedupe
+        if blocks and not pending and budget_segments > 0:
+            self._encode_dedupe(blocks.pop(next(iter(blocks))))
         while pending and budget_segments > 0:
             budget_segments -= 1
             number = next(iter(pending))
             self._encode(pending.pop(number))
-        if not pending:
+        if self.is_done:
             self.abandon()
-        return not pending
+        return self.is_done
 
     def abandon(self) -> None:
         """Stop watching the state; what was not encoded will not be."""
@@ -609,3 +699,6 @@ class Capture:
 
     def _encode(self, segment: Segment) -> None:
         self.fresh[segment.number, self.position] = encode_segment(segment)
+
+    def _encode_dedupe(self, block: DedupeBlock) -> None:
+        self.fresh[-1 - block.number, self.position] = encode_dedupe(block, self._state.dedupe)

@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeAlias
 import attrs
 
 from querator.core.deadlines import Deadlines
+from querator.core.dedupe import DedupeBlock, DedupeOrder
 from querator.core.ids import Instant, PartitionId, ReservationNumber
 from querator.core.invariants import check, violated
 from querator.core.lanes import Lane
@@ -152,9 +153,11 @@ ScheduledRun: TypeAlias = "tuple[int, int, int, int]"
 
 
 class Capture(Protocol):
-    """A snapshot being made: it must see a segment before the segment changes."""
+    """A snapshot being made: it must see a segment, or a block of dedupe keys, before that changes."""
 
     def before_write(self, segment: Segment) -> None: ...
+
+    def before_dedupe(self, block: DedupeBlock) -> None: ...
 
 
 class PartitionState:
@@ -249,7 +252,7 @@ class PartitionState:
         """Source partition to its last move taken."""
         self.producers: OrderedDict[str, Producer] = OrderedDict()
         self.dedupe: dict[str, int] = {}
-        self.dedupe_order: deque[tuple[int, tuple[str, ...]]] = deque()
+        self.dedupe_order = DedupeOrder()
         self.sources: dict[str, int] = {}
         self.settled = SettledMemory()
         self.scheduled = 0

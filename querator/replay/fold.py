@@ -314,5 +314,5 @@ def _difference(recorded: PartitionState, folded: PartitionState) -> str:
     ]
     if parts:
         return "; ".join(parts)
-    is_head = encode_head(recorded) != encode_head(folded)
+    is_head = encode_head(recorded) != encode_head(folded) or recorded.dedupe != folded.dedupe
     return "the counters agree, the rest does not" + ("" if is_head else " (items of a segment)")

@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from querator.core import commands as cmd
+from querator.core import dedupe as dedupe_module
 from querator.core import events as ev
 from querator.core import replies as rep
 from querator.core import state as state_module
@@ -93,6 +94,7 @@ class PartitionMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(state_module, "PRODUCER_RESULTS_MAX", RESULTS_MAX)
         self.patch.setattr(state_module, "PRODUCERS_MAX", PRODUCERS_MAX)
+        self.patch.setattr(dedupe_module, "BLOCK_KEYS", 2)
         self.driver = Driver()
         self.model = Model(PARTITION, results_max=RESULTS_MAX, producers_max=PRODUCERS_MAX)
         self.model.nonce = self.driver.state.nonce

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from querator.core import commands as cmd
+from querator.core import dedupe
 from querator.core import events as ev
 from querator.core.commands import Verb
 from querator.core.evolve import fold
@@ -19,6 +20,7 @@ from querator.core.snapshot import (
     ChunkRef,
     SnapshotUnreadable,
     decode_segment,
+    encode_dedupe,
     encode_head,
     encode_segment,
     load,
@@ -32,7 +34,10 @@ SECOND = 1_000_000
 
 
 def snapshot(state: PartitionState) -> tuple[bytes, list[bytes]]:
-    return encode_head(state), [encode_segment(segment) for segment in state.segments.values()]
+    segments = [encode_segment(segment) for segment in state.segments.values()]
+    return encode_head(state), segments + [
+        encode_dedupe(block, state.dedupe) for block in state.dedupe_order.blocks
+    ]
 
 
 def restored(state: PartitionState) -> PartitionState:
@@ -209,6 +214,90 @@ def test_a_restored_partition_goes_on_with_the_chunks_it_was_restored_from() -> 
     assert second.is_done
     assert second.chunks == first.chunks
     assert not second.fresh
+
+
+def keyed(driver: Driver, *keys: str) -> None:
+    driver.produce(*[b"x"] * len(keys), dedupe_key=list(keys))
+    driver.seal()
+
+
+def finished(capture: Capture) -> Capture:
+    while not capture.step(1):
+        pass
+    return capture
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dedupe, "BLOCK_KEYS", 3)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_dedupe_keys_are_captured_block_by_block_as_they_were_at_the_beginning() -> None:
+    """While some join the last block, and others are forgotten out of the first ones."""
+    driver = Driver(Policy(version=1, dedupe_window=Duration(10 * SECOND)))
+    for number in range(10):
+        keyed(driver, f"a{number}", f"b{number}")
+        driver.pass_time(SECOND)
+    assert [block.keys for block in driver.state.dedupe_order.blocks] == [4, 4, 4, 4, 4]
+    wanted = state_hash(driver.state)
+    capture = Capture(driver.state)
+    driver.seal()
+    for number in range(10, 16):
+        driver.pass_time(SECOND)
+        keyed(driver, f"a{number}")
+    assert len(driver.state.dedupe) < 20
+    finished(capture)
+    assert driver.state.capture is None
+    again = load(PARTITION, capture.head, [capture.fresh[chunk] for chunk in capture.chunks])
+    assert state_hash(again) == wanted
+    check_state_fully(again)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_block_of_dedupe_keys_keeps_its_chunk_while_none_joins_it() -> None:
+    """Also when some of it were forgotten meanwhile: those the chunk still has are passed over."""
+    driver = Driver(Policy(version=1, dedupe_window=Duration(10 * SECOND)))
+    for number in range(5):
+        keyed(driver, f"a{number}", f"b{number}")
+        driver.pass_time(2 * SECOND)
+    first = finished(Capture(driver.state))
+    driver.seal()
+    driver.pass_time(SECOND)
+    keyed(driver, "later")
+    second = finished(Capture(driver.state, first.chunks, first.position))
+    driver.seal()
+    kept = [chunk for chunk in second.chunks if chunk in first.chunks and chunk[0] < 0]
+    assert kept == [chunk for chunk in first.chunks if chunk[0] < 0][:2]
+    assert driver.state.dedupe_order.blocks[0].forgotten == 1
+    stored: dict[ChunkRef, bytes] = {**first.fresh, **second.fresh}
+    again = load(PARTITION, second.head, [stored[chunk] for chunk in second.chunks])
+    assert "a0" not in again.dedupe
+    assert state_hash(again) == state_hash(driver.state)
+    folded = driver.refold()
+    assert [block.number for block in folded.dedupe_order.blocks] == [
+        block.number for block in again.dedupe_order.blocks
+    ], "however the state came about"
+
+
+def test_a_block_of_dedupe_keys_has_so_many() -> None:
+    """BLOCK_KEYS, and what one record brings."""
+    driver = Driver()
+    for number in range(9):
+        keyed(driver, *[f"{number}-{index}" for index in range(1_000)])
+    assert [block.keys for block in driver.state.dedupe_order.blocks] == [5_000, 4_000]
+
+
+def test_an_older_head_has_its_dedupe_keys_in_it() -> None:
+    driver = busy()
+    head = msgspec.msgpack.decode(encode_head(driver.state))
+    head["dedupe_order"] = list(driver.state.dedupe_order)
+    head["dedupe"] = driver.state.dedupe
+    segments = [encode_segment(segment) for segment in driver.state.segments.values()]
+    again = load(PARTITION, msgspec.msgpack.encode(head), segments)
+    assert again.dedupe
+    assert state_hash(again) == state_hash(driver.state)
+    assert state_hash(restored(again)) == state_hash(again)
 
 
 def test_there_is_one_capture_at_a_time() -> None:

@@ -121,6 +121,7 @@ def _tamper_counter(state: PartitionState) -> None:
 
 def _tamper_dedupe(state: PartitionState) -> None:
     state.dedupe["never"] = 1
+    state.dedupe_order.open_block(state.position).add(state.now, ("never",), state.position)
 
 
 @pytest.mark.parametrize(
