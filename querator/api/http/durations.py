@@ -42,10 +42,13 @@ def parse_duration(text: str) -> int:
         return 0
     if not rest:
         raise InvalidDuration(f"time: invalid duration {quote(text)}")
-    bound = _MAX + 1 if negative else _MAX
     total = 0
     while rest:
         whole, rest = _split(rest, _DIGITS)
+        # 20 digits are more than 63 bits hold, and keep int() cheap.
+        number = int(whole.lstrip("0")[:20] or "0")
+        if number > _MAX + 1:
+            raise InvalidDuration(f"time: invalid duration {quote(text)}")
         fraction = ""
         if rest.startswith("."):
             fraction, rest = _split(rest[1:], _DIGITS)
@@ -57,12 +60,13 @@ def parse_duration(text: str) -> int:
         scale = _UNITS.get(unit)
         if scale is None:
             raise InvalidDuration(f"time: unknown unit {quote(unit)} in duration {quote(text)}")
-        # 20 digits are more than 63 bits hold, and keep int() cheap.
-        total += int(whole.lstrip("0")[:20] or "0") * scale
+        total += number * scale
         if fraction:
             total += int(fraction[:20]) * scale // 10 ** min(len(fraction), 20)
-        if total > bound:
+        if total > _MAX + 1:
             raise InvalidDuration(f"time: invalid duration {quote(text)}")
+    if total > _MAX and not negative:
+        raise InvalidDuration(f"time: invalid duration {quote(text)}")
     return -total if negative else total
 
 

@@ -7,7 +7,6 @@ field pass; so a message is taken the fast way only if writing it again yields a
 read, which, without backslashes in it, no repetition survives.
 """
 
-import base64
 import binascii
 import json
 import re
@@ -220,13 +219,20 @@ def _to_bool(value: Any) -> bool | None:
 
 
 def _to_bytes(value: Any) -> bytes | None:
-    """Standard or URL alphabet, padded or not."""
+    """Standard or URL alphabet; padded rightly, or not at all."""
     text = _to_string(value)
     if text is None or not text.isascii():
         return None
-    text = text.rstrip("=").replace("-", "+").replace("_", "/")
+    if "-" in text or "_" in text:
+        if "+" in text or "/" in text:
+            return None
+        text = text.replace("-", "+").replace("_", "/")
+    if len(text) % 4:
+        if "=" in text:
+            return None
+        text += "=" * (-len(text) % 4)
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        return binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error:
         return None
 

@@ -280,7 +280,7 @@ def test_bytes_in_either_alphabet(frozen: Server, text: str, payload: bytes) -> 
     assert item.get("payload", "") == base64.b64encode(payload).decode()
 
 
-@pytest.mark.parametrize("text", ["Y", "YQ=a", "Y Q=", "é", "YQ!="])
+@pytest.mark.parametrize("text", ["Y", "YQ=a", "Y Q=", "é", "YQ!=", "YQ=", "YQ===", "+_8="])
 def test_what_is_not_base64(frozen: Server, text: str) -> None:
     body = {"queue_name": "q", "request_timeout": "1m", "items": [{"bytes": text}]}
     assert frozen.json("queue.produce", body)[0] == 455
