@@ -69,8 +69,9 @@ class _Worker:
 class _Partition(Observer):
     """One partition of the simulation."""
 
-    def __init__(self, number: int, measures: Measures) -> None:
+    def __init__(self, number: int, measures: Measures, end_lag: Duration) -> None:
         super().__init__(PartitionState(PartitionId(number)), measures)
+        self._end_lag = end_lag
         self.numbers: array[int] = array("q", (0,))
         """By item number: which item of the traffic it is."""
         self.alarm = NEVER
@@ -85,7 +86,7 @@ class _Partition(Observer):
         kind = type(event)
         at = 0
         if kind is ev.ItemsReserved:
-            at = event.run_until or event.deadline  # type: ignore[union-attr]
+            at = (event.run_until or event.deadline) + self._end_lag  # type: ignore[union-attr]
         elif kind is ev.ItemsProduced:
             at = event.due_at or event.expires_at  # type: ignore[union-attr]
             if event.expires_at and event.attributes is not None:  # type: ignore[union-attr]
@@ -119,7 +120,7 @@ class Simulation:
         self._measures = Measures(Timeline(traffic.began, traffic.ended))
         count = settings.partitions or traffic.partitions
         self._is_spread = count != traffic.partitions
-        self.partitions = [_Partition(number + 1, self._measures) for number in range(count)]
+        self.partitions = [_Partition(number + 1, self._measures, traffic.end_lag) for number in range(count)]
         self._part = self.partitions[0]
         """The one that is being matched."""
         self._demand: Demand[_Worker] = Demand()
@@ -163,8 +164,8 @@ class Simulation:
                 if part.alarm < now:
                     part.alarm = NEVER
                     part.touch(now)
-                    run_due(part.state, Instant(now), part.apply)
-                    due = next_due_at(part.state)
+                    run_due(part.state, Instant(now), part.apply, traffic.end_lag)
+                    due = next_due_at(part.state, traffic.end_lag)
                     if due is not None:
                         part.alarm = Instant(due - 1)
             while following < len(arrivals) and arrivals[following].at <= now:

@@ -22,7 +22,7 @@ from querator.core import events as ev
 from querator.core.commands import Verb
 from querator.core.ids import Duration, Instant
 from querator.core.inputs import How, Inputs, Waiter
-from querator.core.limits import RESERVATION_BYTES_MAX
+from querator.core.limits import RESERVATION_BYTES_MAX, RESERVATION_END_LAG
 from querator.core.line import Run
 from querator.core.policy import Policy
 from querator.core.state import PartitionState, Reservation
@@ -120,6 +120,8 @@ class Traffic:
     orders: list[tuple[Instant, int, cmd.Command]] = attrs.Factory(list)
     """What operators did: when, to which partition."""
     has_inputs: bool = False
+    end_lag: Duration = RESERVATION_END_LAG
+    """How long past its time the node let a reservation stand."""
 
     @property
     def last_days(self) -> int:
@@ -286,6 +288,8 @@ class _Reader(Observer):
             delay = self._asked_delay(reservation, runs)
         ended: list[tuple[int, int]] | None = None
         if outcome == Verb.ENDED:
+            if state.now <= reservation.ends_at + RESERVATION_END_LAG:
+                traffic.end_lag = Duration(0)
             row = self._rows.get(number, -1)
             _, _, ended = self._by_itself_ended.setdefault(number, (reservation.reserved_at, row, []))
         is_first_extended = number in self._extended
