@@ -148,12 +148,25 @@ def take_integers(reader: Reader, count: int) -> Sequence[int]:
     """A column of integers: a list, a range or an array."""
     if not count:
         return ()
-    check_count(count)
-    code = reader.byte()
+    if not 0 < count <= RECORD_VALUES_MAX:
+        check_count(count)
+    # One value is what most columns of a small record are: no call for it.
+    data = reader.data
+    start = reader.position + 1
+    if start > len(data):
+        raise CorruptRecord("the data ends in the middle of a column")
+    code = data[start - 1]
     if code == _ZERO:
+        reader.position = start
         return [0] * count
-    if code in _ONE_STRUCTS:
-        return [reader.number(_ONE_STRUCTS[code])] * count
+    if code <= _ONE_64:
+        layout = _ONE_STRUCTS[code]
+        end = start + layout.size
+        if end > len(data):
+            raise CorruptRecord("the data ends in the middle of a column")
+        reader.position = end
+        return [layout.unpack_from(data, start)[0]] * count
+    reader.position = start
     if code == _CONSECUTIVE:
         first = reader.number(_I64)
         return range(first, first + count)
