@@ -23,11 +23,13 @@ from querator.api.http.handler import HttpApi
 from querator.api.registry import SessionRegistry, Settings
 from querator.api.server import Server, ServerOptions
 from querator.config import Config, parse_address, redact
-from querator.core.ids import MILLISECOND, SECOND, Duration, QueueName
+from querator.core.ids import CATALOG_PARTITION, MILLISECOND, SECOND, Duration, QueueName
 from querator.core.limits import PING_INTERVAL
+from querator.core.stores import StoreSetting, parse_stores
 from querator.env import Env, FileLock, FileLocked
 from querator.env.real import reload_server_tls, server_tls
-from querator.errors import ConfigError, StoreLocked
+from querator.errors import ConfigError, LogUnavailable, StoreLocked
+from querator.log.late import LateLog
 from querator.log.line import Line
 from querator.log.memory import MemoryLog
 from querator.log.postgres import PostgresLog
@@ -153,7 +155,11 @@ def build(node: Node, options: AppOptions) -> Application:
         node.catalog.when_access_changes(changed)
     api = HttpApi(door)
     server = Server(
-        registry, api, options.server, probe=node.probe, notes=lambda: [*options.unsafe, *_standing(node)]
+        registry,
+        api,
+        options.server,
+        probe=node.probe,
+        notes=lambda: [*options.unsafe, *_standing(node), *node.notes()],
     )
     server.metrics.add(unsafe_metrics(options.unsafe_codes))
     server.metrics.add(api.timings.families)
@@ -211,7 +217,7 @@ async def run_application(
 def make_stores(
     log: str, data: Path, env: Env, *, unsafe: frozenset[str] = frozenset()
 ) -> dict[str, LogStore]:
-    """The log store that a setting names: "" or ``sqlite`` (in ``data``), ``memory``, or ``postgres://…``.
+    """The log stores that a setting names (core/stores.py), by name; the first has the catalog.
 
     What is durable has a witness beside it, in ``data``. What a PostgreSQL URL leaves out comes from libpq's
     variables (PGHOST, PGPASSFILE, ...). ``unsafe``: flags of faults to put up with.
@@ -219,17 +225,60 @@ def make_stores(
     Raises:
         ConfigError: it names none.
     """
-    if log in ("", "sqlite"):
-        return {"sqlite": WitnessedLog(SqliteLog(env, data), Witness(env, data / WITNESS_FILE))}
-    if log == "memory":
-        return {"memory": MemoryLog(env)}
-    if log.startswith(("postgres://", "postgresql://")):
-        return {
-            "postgres": WitnessedLog(PostgresLog(env, log, unsafe=unsafe), Witness(env, data / WITNESS_FILE))
-        }
-    raise ConfigError(
-        f"log: '{redact(log)}' is no log store; use 'sqlite', 'memory' or a postgres:// address"
+    try:
+        settings = parse_stores(log)
+    except ValueError as error:
+        raise ConfigError(f"log: '{redact(log)}' is no log store: {error}") from error
+    return {
+        setting.name: _make_store(setting, data, env, unsafe, is_first=setting is settings[0])
+        for setting in settings
+    }
+
+
+def _make_store(
+    setting: StoreSetting, data: Path, env: Env, unsafe: frozenset[str], *, is_first: bool
+) -> LogStore:
+    store: LogStore
+    if setting.is_postgres:
+        store = PostgresLog(env, setting.log, name=setting.name, unsafe=unsafe)
+    elif setting.log == "sqlite":
+        store = SqliteLog(env, data if is_first else data / setting.name)
+    else:
+        store = MemoryLog(env)
+    store.name = setting.name
+    if not is_first:
+        # A server starts without it; what it needs at once is the catalog.
+        store = LateLog(store, env=env)
+    if setting.log == "memory":
+        return store
+    return WitnessedLog(
+        store, Witness(env, data / (WITNESS_FILE if is_first else f"witness-{setting.name}.json"))
     )
+
+
+def late_of(store: LogStore) -> LateLog | None:
+    """The part of a store that waits for it, where it need not be there at the start."""
+    inner = store.store if isinstance(store, WitnessedLog) else store
+    return inner if isinstance(inner, LateLog) else None
+
+
+async def check_catalog(stores: dict[str, LogStore]) -> None:
+    """The first store has the catalog: refuse to begin a new one where another store has one.
+
+    Raises:
+        ConfigError: one has, and the first has not.
+        LogError: the first can't be read.
+    """
+    first, *others = stores.values()
+    if not others or await first.tail(CATALOG_PARTITION) is not None:
+        return
+    for store in others:
+        try:
+            tail = await store.tail(CATALOG_PARTITION)
+        except LogUnavailable:
+            continue
+        if tail is not None:
+            raise ConfigError(f"log: the catalog is in store '{store.name}': name that one first")
 
 
 async def read_secret(data: Path, env: Env) -> bytes:
@@ -311,6 +360,7 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
     """
     host, port = parse_address(config.address)
     log = str(config.log)
+    is_durable = any(setting.log != "memory" for setting in parse_stores(log))
     stores = make_stores(log, config.data, env, unsafe=unsafe_flags(config))
     options = AppOptions(
         host=host,
@@ -320,6 +370,7 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
             auth=config.auth,
             payload_memory=config.payload_memory,
             record_inputs=config.record_inputs,
+            affinities=affinities_of(log),
         ),
         server=ServerOptions(
             version=__version__,
@@ -328,16 +379,17 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
             connections_per_address_max=config.connections_per_address,
         ),
         ping_interval=Duration(config.ping_interval * SECOND),
-        analytics=None if log == "memory" else config.data / ARCHIVE,
+        analytics=config.data / ARCHIVE if is_durable else None,
     )
     shared = postgres_of(next(iter(stores.values())))
     if shared is not None:
         await env.files.make_directory(config.data)
-    elif log != "memory":
+    elif is_durable:
         options = attrs.evolve(options, secret=await read_secret(config.data, env))
     async with trio.open_nursery() as nursery:
         with locked(config.data, env, is_needed=shared is not None):
             async with open_stores(stores):
+                await check_catalog(stores)
                 line = None
                 if shared is not None:
                     options = await share(shared, options, env)
@@ -354,6 +406,9 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
                     application.server.metrics.add(pulse_metrics(pulse))
                     nursery.start_soon(pulse.run)
                     for store in stores.values():
+                        late = late_of(store)
+                        if late is not None:
+                            nursery.start_soon(late.run)
                         if isinstance(store, WitnessedLog):
                             nursery.start_soon(store.witness.run)
                     if application.archive is not None and config.export_interval:
@@ -368,6 +423,14 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
                     on_ready(application)
                     await stop.wait()
         nursery.cancel_scope.cancel()
+
+
+def affinities_of(log: str) -> dict[str, int]:
+    """By store, in order; empty where there is one without a name of its own: partitions need not say it."""
+    settings = parse_stores(log)
+    if len(settings) == 1 and "=" not in log.partition("://")[0]:
+        return {}
+    return {setting.name: setting.affinity for setting in settings}
 
 
 def unsafe_flags(config: Config) -> frozenset[str]:

@@ -26,13 +26,14 @@ from typed_settings.types import SecretStr
 
 from querator.core import limits
 from querator.core.ids import SECOND
+from querator.core.stores import WORDS as LOG_WORDS
+from querator.core.stores import parse_stores
 from querator.errors import ConfigError
 
 FILE_NAME: Final = "querator.toml"
 PREFIX: Final = "QUERATOR_"
 DEFAULT: Final = "default"
 PORT_MAX: Final = 65_535
-LOG_WORDS: Final = ("sqlite", "memory")
 HELP: Final = "help"
 PARSE: Final = "parse"
 """Keys of a setting's metadata: what it is for, and what makes its value from text."""
@@ -113,10 +114,10 @@ def _seconds(text: str) -> int:
 
 
 def _log(text: str) -> SecretStr:
-    if text not in LOG_WORDS and not text.startswith(("postgres://", "postgresql://")):
-        raise ValueError(
-            f"'{redact(text)}' is no log; write sqlite, memory or postgresql://USER@HOST/DATABASE"
-        )
+    try:
+        parse_stores(text)
+    except ValueError as error:
+        raise ValueError(f"'{redact(text)}' is no log: {error}") from error
     return SecretStr(text)
 
 
@@ -170,7 +171,8 @@ class Config:
     data: Path = _setting(Path("querator-data"), "the server's directory; made when missing", _path)
     log: SecretStr = _setting(
         SecretStr("sqlite"),
-        "where the log is kept: sqlite (in the data directory), memory, or a PostgreSQL URL",
+        "where the log is kept: sqlite (in the data directory), memory, or a PostgreSQL URL; several as "
+        "NAME[:AFFINITY]=URL, with white space between them (in a file: an array)",
         _log,
     )
     advertise: str = _setting(
@@ -368,7 +370,14 @@ def find_file(environ: Mapping[str, str], directory: Path) -> Path | None:
 
 
 def redact(log: str) -> str:
-    """A log's URL without its password."""
+    """Logs' URLs without their passwords."""
+    return " ".join(_redact(part) for part in log.split()) if log.split()[1:] else _redact(log)
+
+
+def _redact(log: str) -> str:
+    name, equals, url = log.partition("=")
+    if equals and "/" not in name:
+        return f"{name}={_redact(url)}"
     parts = urlsplit(log)
     if parts.password is None and "password=" not in parts.query:
         return log
@@ -405,11 +414,12 @@ def _from_file(path: Path, options: Mapping[str, Option]) -> dict[str, _Given]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     given = {}
-    for name, raw in document.items():
+    for name, value in document.items():
         if name not in options:
             near = difflib.get_close_matches(name, options, n=1)
             remedy = f"did you mean '{near[0]}'?" if near else f"the settings are {', '.join(options)}"
             raise ConfigError(f"{name}: unknown setting in {path}; {remedy}")
+        raw = " ".join(map(str, value)) if name == "log" and isinstance(value, list) else value
         if complaint := _complaint(options[name].default, raw):
             raise ConfigError(f"{name}: set in {path} to {raw!r}, but it must be {complaint}")
         given[name] = _Given(raw, str(path), path.parent)
@@ -444,7 +454,7 @@ def _is_secret(option: Option) -> bool:
 
 def _show(value: object) -> str:
     if isinstance(value, SecretStr):
-        is_log = value in LOG_WORDS or "://" in value
+        is_log = "://" in value or value in LOG_WORDS
         return redact(value) if is_log else "***" if value else ""
     if isinstance(value, bool):
         return str(value).lower()

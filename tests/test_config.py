@@ -15,6 +15,7 @@ from querator.config import (
     redact,
     variable_name,
 )
+from querator.core.stores import parse_stores
 from querator.errors import ConfigError
 
 
@@ -231,6 +232,27 @@ def test_clients_may_be_told_of_several_servers_and_a_server_is_one(directory: P
         load({"address": "a:1,"}, environ={}, directory=directory)
     with pytest.raises(ConfigError, match="'a:1,b:2' is no address"):
         load({"advertise": "a:1,b:2"}, environ={}, directory=directory)
+
+
+def test_several_stores_are_an_array_in_a_file_and_words_elsewhere(directory: Path) -> None:
+    write(
+        directory / "querator.toml",
+        'log = ["main=postgresql://u:hidden@a/q", "old:0=postgresql://u:hidden@b/q"]',
+    )
+    loaded = load(environ={}, directory=directory)
+    text = "main=postgresql://u:hidden@a/q old:0=postgresql://u:hidden@b/q"
+    assert str(loaded.config.log) == text
+    assert str(load(environ={"QUERATOR_LOG": text}, directory=directory).config.log) == text
+    shown = {value.name: value.text for value in loaded.values}["log"]
+    assert shown == "main=postgresql://u:***@a/q old:0=postgresql://u:***@b/q"
+
+
+def test_stores_may_be_in_a_file_of_secrets(directory: Path) -> None:
+    write(directory / "stores", "main=postgresql://u:hidden@a/q\nold:0=postgresql://u:hidden@b/q\n")
+    environ = {"QUERATOR_LOG_FILE": str(directory / "stores")}
+    loaded = load(environ=environ, directory=directory)
+    assert [setting.name for setting in parse_stores(str(loaded.config.log))] == ["main", "old"]
+    assert "hidden" not in repr(loaded)
 
 
 def test_half_a_tls_is_refused() -> None:

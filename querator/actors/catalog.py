@@ -28,7 +28,9 @@ from querator.core.catalog import (
     encode_catalog,
     evolve,
 )
+from querator.core.catalog.commands import CreateQueue
 from querator.core.ids import CATALOG_PARTITION, SECOND, Duration, Position
+from querator.core.limits import PARTITIONS_PER_QUEUE_MAX
 from querator.core.replies import Code, Rejected
 from querator.env import Env, seconds
 from querator.log.codec import GENESIS, checksum, seal
@@ -101,6 +103,8 @@ class CatalogOwner:
         self._is_open = False
         self._log = CatalogReader(CATALOG_PARTITION)
         self._told: list[Callable[[], None]] = []
+        self.place: Callable[[int], tuple[str, ...]] | None = None
+        """Which stores so many partitions of a new queue go to; ``None``: where the command says."""
         self.lost = trio.Event()
         """Set when changes can't be made any more, until ``open`` claims the catalog anew."""
 
@@ -178,6 +182,9 @@ class CatalogOwner:
         async with self._lock:
             if not self._is_open:
                 return Rejected(Code.UNAVAILABLE, "this node does not own the catalog (any more)")
+            if isinstance(command, CreateQueue) and self.place is not None:
+                wanted = min(max(command.partitions, 1), PARTITIONS_PER_QUEUE_MAX)
+                command = attrs.evolve(command, stores=self.place(wanted))
             decision = decide(
                 self._catalog,
                 command,

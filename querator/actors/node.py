@@ -4,7 +4,7 @@ The production server, the conformance host, the tests' in-process broker and a 
 this, with other stores and another Env.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -34,6 +34,7 @@ from querator.core.limits import (
     SESSION_GRACE,
 )
 from querator.core.replies import Code
+from querator.core.stores import place
 from querator.env import Env, seconds
 from querator.errors import LogError
 from querator.log.line import Line
@@ -55,6 +56,8 @@ class NodeOptions:
     snapshots: bool = True
     bucket_bytes: int = BUCKET_BYTES
     """A bucket of history is closed past this size."""
+    affinities: Mapping[str, int] = attrs.Factory(dict)
+    """How new partitions are shared between the stores, by name; empty: wherever the door says."""
     record_inputs: bool = False
     """Records say, too, what decided them: who waited, what was asked."""
 
@@ -103,6 +106,8 @@ class Node:
             line=line,
             bootstrap=Bootstrap(options.auth),
         )
+        if options.affinities:
+            self.catalog.place = self._place
         self.time_reference: Callable[[], Awaitable[Instant]] | None = None
         """A clock that all nodes on a store share; ours follows it slowly. ``None``: the wall clock."""
         self.broker.starved = self.payloads.starved
@@ -178,19 +183,46 @@ class Node:
         with trio.move_on_after(seconds(STOP_TIMEOUT)):
             await self.ownership.leave()
 
+    def _place(self, partitions: int) -> tuple[str, ...]:
+        """Where so many partitions go: by affinity, and only where they can be opened, if anywhere."""
+        affinities = self.options.affinities
+        reachable = {
+            name: affinity for name, affinity in affinities.items() if affinity and not self._is_away(name)
+        }
+        present: dict[str, int] = {}
+        for queue in self.catalog.catalog.queues.values():
+            for part in queue.partitions:
+                present[part.store] = present.get(part.store, 0) + 1
+        return place(partitions, reachable or affinities, present)
+
+    def _is_away(self, name: str) -> bool:
+        """As far as was seen: nothing is asked now."""
+        return bool(self.stores[name].away) or self.broker.writers[name].is_refused
+
+    def notes(self) -> list[str]:
+        """What an operator should know though the node is well: other stores than the catalog's are away."""
+        first, *others = self.stores
+        del first
+        return [
+            f"store '{name}' is away: {self.stores[name].away or 'it takes no appends'}"
+            for name in others
+            if self._is_away(name)
+        ]
+
     async def probe(self) -> str:
-        """Empty when the storage answers; else what is wrong."""
+        """Empty when the storage answers; else what is wrong. A store that is away is, if it has the
+        catalog; of others ``notes`` tells, since all that is not theirs goes on."""
         if self.ownership.fault:
             return self.ownership.fault
         for queue in self.broker.queues.values():
             for fault in queue.faults.values():
                 return fault
+        first = next(iter(self.stores))
         for actor in self.broker.actors.values():
-            if not actor.is_open:
+            if not actor.is_open and actor.store_name == first:
                 return actor.fault or actor.condition.value
         try:
-            for store in self.stores.values():
-                await store.buckets()
+            await self.stores[first].buckets()
         except LogError as error:
             return str(error)
         return ""

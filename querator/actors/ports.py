@@ -261,8 +261,22 @@ class PrunePort(Protocol):
         needs; at least ``buckets_kept`` of each store stay. Those that went, by store."""
 
 
+@attrs.frozen
+class Whereabouts:
+    """Of a partition."""
+
+    store: str
+    condition: str
+    """open | holding (its store does not take appends) | halted | unavailable."""
+    fault: str
+    """Why it is not open; "" when it is."""
+
+
 class PartitionsPort(Protocol):
-    """What an operator does with single partitions (implemented by actors/supervisor.py)."""
+    """What an operator wants of single partitions (implemented by actors/supervisor.py)."""
+
+    def whereabouts(self, partition: PartitionId) -> Whereabouts:
+        """Where it lives, and how it is."""
 
     async def accept_loss(self, partition: PartitionId, author: str) -> Rejected | None:
         """Go on with a partition that halted because its log may have lost its end; Rejected: why not."""

@@ -14,7 +14,7 @@ from querator.actors.broker import Broker
 from querator.actors.claim import ClaimLost, StateReader, claim
 from querator.actors.partition import Condition, PartitionActor
 from querator.actors.payloads import PayloadService
-from querator.actors.ports import Delivery
+from querator.actors.ports import Delivery, Whereabouts
 from querator.actors.queue import QueueRuntime
 from querator.core import events as ev
 from querator.core.catalog import Catalog, Document, Queue, policy_of
@@ -23,12 +23,14 @@ from querator.core.commands import ApplyPolicy, Command, Pause, Resume
 from querator.core.ids import MILLISECOND, SECOND, Duration, PartitionId, QueueName, SessionId
 from querator.core.policy import Policy, encode_policy
 from querator.core.replies import Code, Rejected, Reply
-from querator.env import Env
+from querator.env import Env, seconds
 from querator.errors import CorruptRecord, DataLossSuspected, LogError
 from querator.log.store import LogStore
 
 _BACKOFF_MIN: Final = Duration(100 * MILLISECOND)
 _BACKOFF_MAX: Final = Duration(5 * SECOND)
+_PATIENCE: Final = Duration(5 * SECOND)
+"""With a partition that is being opened, before it is left to the background."""
 
 
 class Ask:
@@ -82,6 +84,8 @@ class Supervisor:
         self._record_inputs = record_inputs
         self._nursery: trio.Nursery | None = None
         self._opening: dict[PartitionId, trio.CancelScope] = {}
+        self._away: dict[PartitionId, str] = {}
+        """Why one could not be opened at the last try."""
         self._suspected: dict[PartitionId, None] = {}
         """Those that halted because their log may have lost its end."""
         self._is_serving = False
@@ -122,6 +126,8 @@ class Supervisor:
             actor.close(Code.OUTCOME_UNKNOWN, "another node took over")
         for name in list(self._broker.queues):
             self._broker.remove_queue(name, refusal.code, refusal.detail)
+        self._away.clear()
+        self._suspected.clear()
         self.catalog = Catalog()
 
     async def carry_out(self, document: Document) -> None:
@@ -178,9 +184,11 @@ class Supervisor:
 
     async def _bring_up(self, queue: Queue, runtime: QueueRuntime, index: int, *, is_new: bool) -> None:
         """Open one partition; on failure go on trying in the background."""
-        if await self._try_open(queue.name, runtime, index, is_new=is_new):
-            return
-        if self._nursery is not None:
+        is_done = False
+        # A store that hangs must not keep those waiting who wait for the others.
+        with trio.move_on_after(seconds(_PATIENCE)):
+            is_done = await self._try_open(queue.name, runtime, index, is_new=is_new)
+        if not is_done and self._nursery is not None:
             self._nursery.start_soon(self._retry_open, runtime, index)
 
     async def _retry_open(self, runtime: QueueRuntime, index: int) -> None:
@@ -197,6 +205,21 @@ class Supervisor:
                     break
                 backoff = Duration(min(backoff * 2, _BACKOFF_MAX))
             self._opening.pop(partition, None)
+
+    def whereabouts(self, partition: PartitionId) -> Whereabouts:
+        """See PartitionsPort."""
+        queue = self.catalog.find_queue_of(partition)
+        runtime = None if queue is None else self._broker.queues.get(queue.name)
+        if queue is None or runtime is None:
+            return Whereabouts("", "unavailable", "it is of no queue here")
+        index = runtime.partitions.index(partition)
+        store = queue.partitions[index].store or self._first
+        actor = runtime.actors[index]
+        if actor is not None:
+            return Whereabouts(store, actor.condition.value, actor.fault)
+        if index in runtime.faults:
+            return Whereabouts(store, "halted", runtime.faults[index])
+        return Whereabouts(store, "unavailable", self._away.get(partition, "it is being opened"))
 
     async def accept_loss(self, partition: PartitionId, author: str) -> Rejected | None:
         """Go on with a partition whose log may lack what had been acknowledged: an operator takes it so.
@@ -238,6 +261,7 @@ class Supervisor:
             store = self._stores[store_name]
         except KeyError:
             telemetry.emit("partition.store_unknown", partition=partition, store=store_name)
+            self._away[partition] = f"store '{store_name}' is not configured"
             return False
         more = [ev.PolicyApplied(policy.version, encode_policy(policy), "")] if is_new else []
         try:
@@ -254,7 +278,8 @@ class Supervisor:
                 more=more,
                 accepted_by=accepted_by,
             )
-        except ClaimLost:
+        except ClaimLost as error:
+            self._away[partition] = str(error)
             return False
         except (CorruptRecord, DataLossSuspected) as error:
             telemetry.emit("partition.halted", partition=partition, error=str(error))
@@ -264,8 +289,10 @@ class Supervisor:
             return True
         except LogError as error:
             telemetry.emit("partition.unavailable", partition=partition, error=str(error))
+            self._away[partition] = str(error)
             return False
         self._suspected.pop(partition, None)
+        self._away.pop(partition, None)
         state = log.state
         actor = PartitionActor(
             state,

@@ -116,6 +116,11 @@ class LogWriter:
         self.records = 0
 
     @property
+    def is_refused(self) -> bool:
+        """The store took none of the last append for all."""
+        return self._refusals > 0
+
+    @property
     def is_idle(self) -> bool:
         return not self._waiting and not self._waiting_apart and not self._outstanding
 

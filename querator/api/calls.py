@@ -198,7 +198,7 @@ def operations(
 ) -> dict[str, Operation]:
     """All methods, by name."""
     single = _Partitions(catalog, partitions)
-    queues = _Queues(broker, catalog)
+    queues = _Queues(broker, catalog, partitions)
     items = _Items(broker, catalog, history)
     return {
         "queues.create": Operation(QueueSettings, queues.create),
@@ -220,9 +220,10 @@ def operations(
 
 
 class _Queues:
-    def __init__(self, broker: BrokerPort, catalog: CatalogPort) -> None:
+    def __init__(self, broker: BrokerPort, catalog: CatalogPort, partitions: PartitionsPort) -> None:
         self._broker = broker
         self._catalog = catalog
+        self._partitions = partitions
 
     async def create(self, caller: Caller, params: QueueSettings) -> object:
         settings = _given(params)
@@ -261,7 +262,14 @@ class _Queues:
         refusal = caller.refusal(access.LIST, name)
         if refusal is not None:
             return refusal
-        return self._document(name)
+        queue = self._catalog.catalog.queues.get(name)
+        if queue is None:
+            return unknown_queue(name)
+        places = [
+            {"partition": part.id, **attrs.asdict(self._partitions.whereabouts(part.id))}
+            for part in queue.partitions
+        ]
+        return {**queue_document(queue), "places": places}
 
     async def list(self, caller: Caller, params: ListParams) -> object:
         fault = _check_limit(params.limit, PAGE_ITEMS_MAX)

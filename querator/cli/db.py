@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 from querator import config
 from querator.cli.exits import CommandFailed, Exit, UsageError
 from querator.cli.output import note, print_json, print_text
+from querator.core.stores import choose, parse_stores
 from querator.env.real import real_env
 from querator.errors import LogUnavailable
 from querator.log.postgres import migrate
@@ -29,6 +30,9 @@ class Database:
             "[env: QUERATOR_LOG, QUERATOR_LOG_FILE]"
         ),
     ] = None
+    store: Annotated[str | None, Parameter(help="Which store, where there are several; else the first.")] = (
+        None
+    )
     json: Annotated[bool, Parameter(negative="", help="Print JSON, one document.")] = False
 
     def conninfo(self) -> str:
@@ -36,9 +40,13 @@ class Database:
         UsageError: the log is not in PostgreSQL.
         """
         log = str(config.load({"log": self.log}).config.log)
-        if not log.startswith(("postgres://", "postgresql://")):
+        try:
+            chosen = choose(parse_stores(log), self.store)
+        except ValueError as error:
+            raise UsageError(f"store: {error}") from error
+        if not chosen.is_postgres:
             raise UsageError("log: name the database, --log postgresql://USER@HOST/DB")
-        return log
+        return chosen.log
 
 
 Role = Annotated[

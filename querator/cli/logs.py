@@ -19,6 +19,7 @@ from querator.cli.output import note, print_fields, print_json, print_table, pri
 from querator.cli.partitions import Number, Yes, check_yes
 from querator.cli.progress import Progress
 from querator.core.ids import PartitionId, Position
+from querator.core.stores import choose, parse_stores
 from querator.env.real import real_env
 from querator.log.past import ReadThroughLog
 from querator.log.records import Record
@@ -41,11 +42,14 @@ class Source:
     log: Annotated[
         str | None, Parameter(help="sqlite, or postgresql://USER@HOST/DB. [env: QUERATOR_LOG]")
     ] = None
+    store: Annotated[str | None, Parameter(help="Which store, where there are several; else the first.")] = (
+        None
+    )
     json: Annotated[bool, Parameter(negative="", help="Print JSON, for programs.")] = False
 
     @asynccontextmanager
     async def open(self, *, reads_on: bool = True, is_exclusive: bool = False) -> AsyncIterator[LogStore]:
-        """The first store; with ``reads_on`` also what it has dropped, where that was kept.
+        """The chosen store; with ``reads_on`` also what it has dropped, where that was kept.
 
         ``is_exclusive``: to write; no server may have the directory.
 
@@ -56,12 +60,16 @@ class Source:
         flags = {"data": None if self.data is None else str(self.data), "log": self.log}
         settings = config.load(flags).config
         log = str(settings.log)
-        if log == "memory":
+        try:
+            chosen = choose(parse_stores(log), self.store)
+        except ValueError as error:
+            raise UsageError(f"store: {error}") from error
+        if chosen.log == "memory":
             raise UsageError("log: a log in memory is gone when its server is")
-        if log == "sqlite" and not settings.data.is_dir():
+        if chosen.log == "sqlite" and not settings.data.is_dir():
             raise UsageError(f"data: there is no directory {settings.data}; name a server's with --data")
-        (store,) = make_stores(log, settings.data, real_env()).values()
-        needs_lock = is_exclusive and log != "sqlite"
+        store = make_stores(log, settings.data, real_env())[chosen.name]
+        needs_lock = is_exclusive and chosen.log != "sqlite"
         with locked(settings.data, real_env(), is_needed=needs_lock):
             await store.open()
             try:

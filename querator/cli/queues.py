@@ -311,9 +311,16 @@ def _shown(name: str, value: Any) -> str:
         )
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if name == "places":
+        return "; ".join(_place(place) for place in value)
     if isinstance(value, list):
         return ", ".join(str(part) for part in value)
     return "-" if value == "" else str(value)
+
+
+def _place(place: Mapping[str, Any]) -> str:
+    fault = f": {place['fault']}" if place["fault"] else ""
+    return f"{place['partition']} in {place['store']}, {place['condition']}{fault}"
 
 
 def _say_done(target: Target, result: object, text: str) -> None:

@@ -27,8 +27,12 @@ async def serve(
         Parameter(help="The server's directory, made when missing (./querator-data). [env: QUERATOR_DATA]"),
     ] = None,
     log: Annotated[
-        str | None,
-        Parameter(help="Where the log is: sqlite, memory or postgresql://USER@HOST/DB. [env: QUERATOR_LOG]"),
+        list[str] | None,
+        Parameter(
+            negative="",
+            help="Where the log is: sqlite, memory or postgresql://USER@HOST/DB; several as "
+            "NAME[:AFFINITY]=URL each. [env: QUERATOR_LOG, QUERATOR_LOG_FILE]",
+        ),
     ] = None,
     advertise: Annotated[
         str | None,
@@ -121,7 +125,7 @@ async def serve(
         {
             "address": address,
             "data": None if data is None else str(data),
-            "log": log,
+            "log": None if log is None else " ".join(log),
             "advertise": advertise,
             "unsafe_durability": unsafe_durability,
             "unsafe_role": unsafe_role,

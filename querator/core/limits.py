@@ -156,6 +156,9 @@ CLOCK_ROUND_TRIP_MAX: Final = Duration(50_000)
 CLOCK_TRIES_MAX: Final = 3
 NODE_DRIFT_PERMILLE: Final = 10
 """How much faster the database's clock may run than ours before a node trusts its lease too long."""
+STORES_MAX: Final = 16
+"""Log stores of one server."""
+STORE_AFFINITY_MAX: Final = 1_000
 READ_BYTES_MAX: Final = 16_777_216
 PAYLOAD_MEMORY_BYTES: Final = 268_435_456
 """Payloads of waiting items kept in memory, all partitions of a node; beyond, they stay in the log."""

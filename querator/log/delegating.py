@@ -21,6 +21,10 @@ class DelegatingLog:
         self.name = self.store.name
         self.lanes = self.store.lanes
 
+    @property
+    def away(self) -> str:
+        return self.store.away
+
     async def open(self) -> None:
         await self.store.open()
 

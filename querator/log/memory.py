@@ -7,6 +7,7 @@ holds it, fails it, or hides its outcome.
 
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from typing import Final
 
 import attrs
 import trio
@@ -152,6 +153,9 @@ class MemoryDisk:
 
 class MemoryLog:
     """See the module's text and the contract, ``LogStore``."""
+
+    away: Final = ""
+    """Found out when it is asked."""
 
     def __init__(
         self, env: Env, disk: MemoryDisk | None = None, *, name: str = "memory", faults: Faults | None = None

@@ -47,6 +47,10 @@ class LogStore(Protocol):
     lanes: int
     """Appends, of disjoint partitions, that it can run side by side; 1: they would only queue up."""
 
+    @property
+    def away(self) -> str:
+        """Why it can't be used, as far as is known without asking; "": nothing is known against it."""
+
     async def open(self) -> None:
         """Open or create the store.
 

@@ -18,6 +18,7 @@ from querator.actors.ports import (
     ReserveRequest,
     SubscriptionRequest,
     TraceStep,
+    Whereabouts,
 )
 from querator.core.catalog import Catalog, CatalogCommand, Changed, decide, evolve
 from querator.core.catalog.commands import Bootstrap
@@ -505,6 +506,9 @@ class FakePartitions:
 
     def __init__(self) -> None:
         self.accepted: list[tuple[PartitionId, str]] = []
+
+    def whereabouts(self, partition: PartitionId) -> Whereabouts:
+        return Whereabouts("memory", "open" if partition == 1 else "unavailable", "")
 
     async def accept_loss(self, partition: PartitionId, author: str) -> Rejected | None:
         if partition != 1 or self.accepted:

@@ -16,6 +16,8 @@ STRETCH: Final = 1_000_000
 class SharedLog:
     """Implements LogStore: partition ``p`` of a server is ``base + p`` of the store beneath."""
 
+    away: Final = ""
+
     def __init__(self, beneath: LogStore, base: int) -> None:
         self.name = beneath.name
         self.lanes = beneath.lanes

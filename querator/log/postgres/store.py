@@ -1,6 +1,7 @@
 """``PostgresLog``: the log store's contract over the parts of this package."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from querator.core.ids import CATALOG_PARTITION, Instant, PartitionId, Position
 from querator.core.limits import (
@@ -44,6 +45,9 @@ class PostgresLog:
     ``conninfo`` is a URI or a libpq string; what it leaves out comes from libpq's variables.
     ``unsafe`` holds the flags of faults to put up with (checks.py).
     """
+
+    away: Final = ""
+    """Found out when it is asked."""
 
     def __init__(
         self, env: Env, conninfo: str, *, name: str = "postgres", unsafe: frozenset[str] = frozenset()

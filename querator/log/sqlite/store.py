@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -35,6 +36,9 @@ class SqliteLog:
 
     ``factory`` makes the appending connection; tests give one that fails.
     """
+
+    away: Final = ""
+    """A directory is there or is not."""
 
     def __init__(
         self,
