@@ -61,7 +61,7 @@ class Follower:
             threads=1,
         )
         self._exporter = self._own
-        self._helper: RemoteFolder | None = None
+        self._remote: RemoteFolder | None = None
         self._keeper = RecordKeeper(env, list(stores.values()), directory)
 
     async def run(self, *, every: Duration, retention: Duration = Duration(0)) -> NoReturn:
@@ -73,7 +73,7 @@ class Follower:
         """
         while True:
             try:
-                async with self._helped():
+                async with self._out_of_process():
                     while True:
                         async with self._one:
                             await self._export()
@@ -85,18 +85,18 @@ class Follower:
             await self._env.clock.sleep(every)
 
     @asynccontextmanager
-    async def _helped(self) -> AsyncIterator[None]:
+    async def _out_of_process(self) -> AsyncIterator[None]:
         """With a process to work for us, if there are any."""
         if not self._env.processes.cores:
             yield
             return
-        async with remote_folders(self._env, self._own.archive, 1, is_servers=True) as (helper,):
-            self._helper = helper
-            self._exporter = Exporter(self._env, list(self._stores.values()), self._directory, folder=helper)
+        async with remote_folders(self._env, self._own.archive, 1, is_servers=True) as (remote,):
+            self._remote = remote
+            self._exporter = Exporter(self._env, list(self._stores.values()), self._directory, folder=remote)
             try:
                 yield
             finally:
-                self._helper = None
+                self._remote = None
                 self._exporter = self._own
 
     async def _export(self) -> None:
@@ -109,8 +109,8 @@ class Follower:
                 items=done.items,
                 bytes=done.bytes,
             )
-        if self._helper is not None:
-            await self._helper.compact()
+        if self._remote is not None:
+            await self._remote.compact()
         else:
             await compact(self._env, self._directory, memory_limit=limits.SERVER_EXPORT_MEMORY, threads=1)
 

@@ -1,4 +1,4 @@
-"""Messages between a process and a helper of its own: length u32, then msgpack, a name and a body."""
+"""Messages between a process and a child of its own: length u32, then msgpack, a name and a body."""
 
 from collections.abc import Mapping
 from struct import Struct
@@ -16,7 +16,7 @@ Bodies: TypeAlias = "Mapping[str, msgspec.msgpack.Decoder[Any]]"
 """Name of a message to what reads its body."""
 
 
-class HelperGone(Exception):
+class PeerGone(Exception):
     """The process at the other end is not there any more."""
 
 
@@ -29,15 +29,15 @@ class Frames:
         self._buffer = bytearray()
 
     async def send(self, name: str, body: object) -> None:
-        """Raises HelperGone."""
+        """Raises PeerGone."""
         data = _ENCODE((name, msgspec.Raw(_ENCODE(body))))
         try:
             await self._stream.send_all(_LENGTH.pack(len(data)) + data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise HelperGone from None
+            raise PeerGone from None
 
     async def receive(self) -> tuple[str, Any]:
-        """The next one. Raises HelperGone: there is none, for ever."""
+        """The next one. Raises PeerGone: there is none, for ever."""
         await self._fill(_LENGTH.size)
         (size,) = _LENGTH.unpack_from(self._buffer)
         await self._fill(_LENGTH.size + size)
@@ -47,7 +47,7 @@ class Frames:
         return name, self._bodies[name].decode(body)
 
     async def ask(self, name: str, body: object) -> tuple[str, Any]:
-        """Send, and the next message that comes. Raises HelperGone."""
+        """Send, and the next message that comes. Raises PeerGone."""
         await self.send(name, body)
         return await self.receive()
 
@@ -58,5 +58,5 @@ class Frames:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 data = b""
             if not data:
-                raise HelperGone
+                raise PeerGone
             self._buffer += data

@@ -19,7 +19,7 @@ import trio
 from querator.analytics.compact import compact
 from querator.analytics.directory import Archive
 from querator.analytics.folding import LocalFolder, Made
-from querator.analytics.frames import Bodies, Frames, HelperGone
+from querator.analytics.frames import Bodies, Frames, PeerGone
 from querator.analytics.manifest import ArchiveError, Mark
 from querator.core import limits
 from querator.core.ids import PartitionId
@@ -33,7 +33,7 @@ class _Open:
     directory: str
     suffix: str
     is_servers: bool
-    """It helps a server, for long: of low priority, with little memory, and it keeps its ledgers."""
+    """It works for a server, for long: of low priority, with little memory, and it keeps its ledgers."""
 
 
 @attrs.frozen
@@ -119,13 +119,13 @@ class RemoteFolder:
     async def _send(self, name: str, body: object) -> None:
         try:
             await self._frames.send(name, body)
-        except HelperGone:
+        except PeerGone:
             raise _gone() from None
 
     async def _answer(self) -> Any:
         try:
             name, body = await self._frames.receive()
-        except HelperGone:
+        except PeerGone:
             raise _gone() from None
         if name == "failed":
             raise CorruptRecord(body.text) if body.is_corrupt else ArchiveError(body.text)
@@ -187,7 +187,7 @@ async def serve(env: Env, stream: trio.abc.Stream) -> None:
             except OSError as error:
                 answer = ("failed", _Failure(is_corrupt=False, text=str(error)))
             await frames.send(*answer)
-    except HelperGone:
+    except PeerGone:
         return
 
 

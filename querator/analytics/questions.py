@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from querator.actors.ports import Answer
-from querator.analytics.frames import Bodies, Frames, HelperGone
+from querator.analytics.frames import Bodies, Frames, PeerGone
 from querator.analytics.live import LiveAnalytics
 from querator.core import limits
 from querator.core.ids import Duration
@@ -85,7 +85,7 @@ class RemoteQuestions:
                     while True:
                         await self._some()
                         await self._pass_on(frames, self._waiting.popleft())
-                except HelperGone:
+                except PeerGone:
                     # Whoever asked has been told; the next question starts another one.
                     continue
 
@@ -97,7 +97,7 @@ class RemoteQuestions:
     async def _pass_on(self, frames: Frames, asked: _Asked) -> None:
         try:
             _, answer = await frames.ask("ask", (asked.question, asked.params))
-        except HelperGone:
+        except PeerGone:
             asked.end(Rejected(Code.UNAVAILABLE, "the process that answers ended: ask again"))
             raise
         asked.end(answer)
@@ -114,7 +114,7 @@ async def serve(env: Env, stream: trio.abc.Stream) -> None:
             _, (question, params) = await frames.receive()
             answer = await live.ask(question, params)
             await frames.send("rejected" if isinstance(answer, Rejected) else "answer", answer)
-    except HelperGone:
+    except PeerGone:
         return
 
 

@@ -169,20 +169,20 @@ async def test_little_is_done_here(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (await Exporter(real_env(), [await make_histories()], tmp_path, workers=2).refresh()).records
 
 
-async def test_the_helper_of_a_server_follows_its_log_and_compacts(tmp_path: Path) -> None:
+async def test_the_child_of_a_server_follows_its_log_and_compacts(tmp_path: Path) -> None:
     """One process for many refreshes, which reads no checkpoint but its own memory."""
     histories = [random_history(random.Random(partition), partition, 60) for partition in PARTITIONS]
     store = await make_store()
     archive = Archive(real_env(), tmp_path / "helped")
-    async with parallel.remote_folders(real_env(), archive, 1, is_servers=True) as (helper,):
-        exporter = Exporter(real_env(), [store], archive.directory, folder=helper)
+    async with parallel.remote_folders(real_env(), archive, 1, is_servers=True) as (child,):
+        exporter = Exporter(real_env(), [store], archive.directory, folder=child)
         for start, end in ((0, 4), (4, 8), (8, None)):
             for history in histories:
                 await store_records(store, history.records[start:end])
             await exporter.refresh()
             for fold in (archive.directory / "folds").iterdir():
                 fold.write_bytes(b"nobody reads this")
-        await helper.compact()
+        await child.compact()
     await Exporter(real_env(), [store], tmp_path / "once").refresh()
     assert rows_of(archive.directory) == rows_of(tmp_path / "once")
     parts = read_manifest(archive.directory).parts

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from trio.testing import MockClock
 
 from querator.actors.node import NodeOptions
 from querator.analytics.export import Exporter
+from querator.api.history_calls import AskParams, QuestionCalls
 from querator.core.catalog.commands import DeleteBinding
+from querator.core.replies import Code, Rejected
 from querator.env.real import real_env
 from tests.analytics.histories import random_history
 from tests.analytics.test_export import make_store
@@ -113,3 +116,32 @@ async def test_who_may_not_see_counters_may_not_ask(
         assert (status, answer["message"]) == (403, "access denied")
 
     await House(analytics=tmp_path, node=NodeOptions(auth=True)).live(visit)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(Code.OVERLOADED, 454), (Code.LIMIT_EXCEEDED, 453), (Code.UNAVAILABLE, 453)]
+)
+async def test_questions_beyond_the_bounds_are_refused_in_the_words_of_each_door(
+    code: Code, status: int, autojump_clock: MockClock
+) -> None:
+    class Bounded:
+        async def ask(self, question: str, params: object) -> Rejected:
+            return Rejected(code, f"not now: {question}")
+
+        async def run(self) -> None:
+            raise AssertionError("nobody runs this one")
+
+        def close(self) -> None:
+            pass
+
+    async def visit(house: House) -> None:
+        bounded = Bounded()
+        house.application.door.analytics = bounded
+        found, answer = await house.http("/v1/x/analytics", question="waiting")
+        assert (found, answer["message"]) == (status, "not now: waiting")
+        caller: Any = SimpleNamespace(refusal=lambda *_: None)
+        refused = await QuestionCalls(bounded).ask(caller, AskParams(question="waiting", queue="q"))
+        assert isinstance(refused, Rejected)
+        assert (refused.code, refused.detail) == (code, "not now: waiting")
+
+    await House().live(visit)

@@ -210,7 +210,7 @@ async def roll(data: Path) -> None:
         await node.buckets.roll("sqlite")
 
 
-def helpers_of(process: int) -> list[int]:
+def children_of(process: int) -> list[int]:
     """The living processes that a server has started."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -221,12 +221,12 @@ def helpers_of(process: int) -> list[int]:
     return found
 
 
-def test_a_server_that_is_killed_takes_its_helpers_with_it_and_goes_on_exporting(
+def test_a_server_that_is_killed_takes_its_children_with_it_and_goes_on_exporting(
     cli: Run, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
     options = ("--data", str(data), "--export-interval", "1")
-    helpers: list[int] = []
+    children: list[int] = []
     for life in range(2):
         served = start(*options)
         on = ("--address", served.address)
@@ -237,13 +237,13 @@ def test_a_server_that_is_killed_takes_its_helpers_with_it_and_goes_on_exporting
                 # Somewhere in an export, or between two.
                 time.sleep(0.4 * life)
                 cli("analytics", "ask", "throughput", "mail", *on)
-        helpers += helpers_of(served.process.pid)
+        children += children_of(served.process.pid)
         served.process.kill()
         served.process.wait()
-    assert len(helpers) >= 2
+    assert len(children) >= 2
     deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{helper}").exists() for helper in helpers):
-        assert time.monotonic() < deadline, "a helper outlives its server"
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline, "a child outlives its server"
         time.sleep(0.01)
     archive = ("--archive", str(data / "analytics"))
     assert cli("analytics", "refresh", "--data", str(data)).code == 0
