@@ -12,7 +12,8 @@ from querator.app import Application, reload_tls
 from querator.app import serve as serve_app
 from querator.cli.exits import CommandFailed, Exit
 from querator.cli.output import note, print_json
-from querator.env.real import real_env
+from querator.core import limits
+from querator.env.real import allow_descriptors, real_env
 from querator.errors import ConfigError
 from querator.journal import write_journal
 
@@ -152,6 +153,10 @@ async def serve(
             "set tls_certificate and tls_key, or speak TLS in front of it"
         )
     stop_journal = write_journal(settings.log_level, settings.log_format)
+    wanted = limits.CONNECTIONS_MAX + limits.DESCRIPTORS_BESIDE
+    allowed = allow_descriptors(wanted)
+    if allowed < wanted:
+        telemetry.emit("server.descriptors.unavailable", allowed=allowed, wanted=wanted)
     env = real_env()
 
     serving: list[Application] = []

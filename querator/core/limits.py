@@ -90,6 +90,8 @@ INSTANT_MAX: Final = Instant(253_402_300_799_000_000)
 
 # --- Sessions and sockets -----------------------------------------------------------------------
 CONNECTIONS_MAX: Final = 10_000
+DESCRIPTORS_BESIDE: Final = 1_024
+"""Open files that a server may need beside those of its connections: the log's, pipes, helpers."""
 CONNECTIONS_PER_ADDRESS_MAX: Final = 2_048
 """Of one address that is not loopback; a Go client alone keeps up to 2,000 (CONTRACT.md 1.6)."""
 MESSAGE_BYTES_MAX: Final = 4_194_304

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import queue
+import resource
 import secrets
 import ssl
 import subprocess
@@ -248,6 +249,16 @@ class TcpNet:
             return str(stream.socket.getpeername()[0])
         except OSError:
             return ""
+
+
+def allow_descriptors(wanted: int) -> int:
+    """Let this process have so many open files, as far as the system does; returns how many it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    return wanted if soft == resource.RLIM_INFINITY else soft
 
 
 def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -382,6 +382,18 @@ async def test_a_stream_that_sends_for_ever_lets_others_have_their_turn() -> Non
         nursery.cancel_scope.cancel()
 
 
+def test_descriptors_are_allowed_as_far_as_the_system_does() -> None:
+    """In a process of its own: what is lowered here could not be raised again."""
+    script = (
+        "import resource; from querator.env.real import allow_descriptors;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000));"
+        "print(allow_descriptors(1500), allow_descriptors(1000), allow_descriptors(9000));"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["1500 1500 2000", "(2000, 2000)"]
+
+
 async def test_a_foreign_stream_is_refused() -> None:
     net = TcpNet()
     one, _ = trio.testing.memory_stream_pair()
