@@ -226,12 +226,13 @@ class Cluster:
         while any(Path(f"/proc/{child}").exists() for child in children):
             time.sleep(0.005)
 
-    def copy(self) -> "Cluster":
-        """A standby with all that is here now, not started; it asks nobody for more."""
+    def copy(self, *, follows: bool = False) -> "Cluster":
+        """A standby with all that is here now, not started; it asks nobody for more, or us (``follows``)."""
         twin = Cluster(Path(tempfile.mkdtemp(prefix="querator-pg-")), self.binaries)
         twin._run(
             "pg_basebackup", "-D", str(twin.data), "-h", str(self.root), "-p", str(self.port),
             "-U", "postgres", "-X", "stream", "-c", "fast", "--no-sync",
+            *(["-R"] if follows else []),
         )  # fmt: skip
         (twin.data / "standby.signal").touch()
         atexit.register(twin.destroy)

@@ -14,7 +14,8 @@ import trio
 
 from tests.blackbox.ledger import Row, table
 from tests.blackbox.run import folder_of
-from tests.blackbox.scenarios import SCENARIOS, NotHere, Scenario
+from tests.blackbox.scenarios import SCENARIOS, Scenario
+from tests.broken_disks import NotHere
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

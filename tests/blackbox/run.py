@@ -15,26 +15,42 @@ class RunFailed(AssertionError):
 
 
 async def strike(arena: Arena, faults: Sequence[Fault]) -> None:
-    """One fault after the other, with work done in between."""
-    await arena.more()
-    for fault in faults:
-        felt = sum(_events(arena, fault))
-        arena.tell(f"# {fault.name}")
-        await fault.strike(arena)
+    """One fault after the other, with work done in between. Raises RunFailed."""
+    try:
         await arena.more()
-        if fault.felt and sum(_events(arena, fault)) == felt:
-            raise RunFailed(f"{fault.name}: the server's journal has no more of {fault.felt}: it was none")
+        for fault in faults:
+            felt = _events(arena, fault)
+            arena.tell(f"# {fault.name}")
+            await fault.strike(arena)
+            await arena.more()
+            if fault.felt and _events(arena, fault) == felt:
+                raise RunFailed(f"{fault.name}: the journal has no more of {fault.felt}: it was none")
+    except TimeoutError as error:
+        raise await _given_up(arena, error) from error
 
 
-def _events(arena: Arena, fault: Fault) -> list[int]:
-    return [server.events()[event] for server in arena.servers for event in fault.felt]
+def _events(arena: Arena, fault: Fault) -> int:
+    return sum(server.events()[event] for server in arena.servers for event in fault.felt)
 
 
 async def conclude(arena: Arena, name: str, times: int, note: str = "") -> Row:
     """Drain and judge. Raises RunFailed with the page of a run that broke a promise."""
-    await arena.drain()
-    await arena.close()
+    try:
+        await arena.drain()
+        await arena.close()
+    except TimeoutError as error:
+        raise await _given_up(arena, error) from error
     return report(arena, name, times, await judge(arena), note)
+
+
+async def _given_up(arena: Arena, error: TimeoutError) -> RunFailed:
+    """The page of a run that hangs: what is not completed may tell why."""
+    arena.tell(f"given up: {error}")
+    for process in (*arena.clients, *arena.servers):
+        process.end()
+    judgement = await judge(arena)
+    judgement.faults.insert(0, f"L7: {error}")
+    return RunFailed(write_page(arena, "a run that hangs", judgement))
 
 
 def report(arena: Arena, name: str, times: int, judgement: Judgement, note: str = "") -> Row:

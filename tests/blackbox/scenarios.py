@@ -1,6 +1,6 @@
 """All that can be run, by name; each ``run(folder, seed, times)`` gives the rows of its ledger.
 
-A scenario that this machine cannot do raises NotHere with the reason.
+A scenario that this machine cannot do raises NotHere (tests/broken_disks.py) with the reason.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,15 +10,13 @@ from pathlib import Path
 import attrs
 
 from tests.blackbox.arena import open_arena
+from tests.blackbox.disks import failing_fsync, full_disk
+from tests.blackbox.failover import to_a_lagging_standby, to_a_standby_with_everything
 from tests.blackbox.faults import CLIENT_FAULTS, POSTGRES_FAULTS, SERVER_FAULTS, Fault
 from tests.blackbox.ledger import Row
 from tests.blackbox.ownership import OWNERSHIP_FAULTS, watching
 from tests.blackbox.run import RunFailed, conclude, strike
 from tests.postgres import Cluster, prepare
-
-
-class NotHere(Exception):
-    """This machine cannot do it."""
 
 
 @attrs.frozen
@@ -66,6 +64,10 @@ async def on_sqlite(fault: Fault, folder: Path, seed: int, times: int) -> list[R
 SCENARIOS = (
     *(Scenario(f"postgres: {fault.name}", partial(on_postgres, fault)) for fault in POSTGRES_FAULTS),
     *(Scenario(f"ownership: {fault.name}", partial(on_two_servers, fault)) for fault in OWNERSHIP_FAULTS),
+    Scenario("postgres: disk full", full_disk),
+    Scenario("postgres: fsync fails", failing_fsync),
+    Scenario("failover: standby up to date", to_a_standby_with_everything),
+    Scenario("failover: standby lags", to_a_lagging_standby),
     *(
         Scenario(f"sqlite: {fault.name}", partial(on_sqlite, fault))
         for fault in SERVER_FAULTS + CLIENT_FAULTS

@@ -5,9 +5,7 @@ and print their ledger.
 """
 
 import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from querator.errors import AppendOutcomeUnknown, LogUnavailable
 from querator.log.postgres import PostgresLog, append
 from querator.log.records import Record
 from querator.log.store import Verdict
+from tests.broken_disks import SMALL_DISK_SETTINGS, NotHere, fill, fsync_switch, small_disk
 from tests.log.records import make_chain, make_record
 from tests.postgres import Cluster, fresh_database, prepare
 
@@ -313,36 +312,16 @@ async def test_kills_lose_nothing_acknowledged(
 
 # --- Disks ---------------------------------------------------------------------------------------
 
-SHIM = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <unistd.h>
-static int fails(void) { return access(SWITCH, F_OK) == 0; }
-int fsync(int fd) {
-    if (fails()) { errno = EIO; return -1; }
-    return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
-}
-int fdatasync(int fd) {
-    if (fails()) { errno = EIO; return -1; }
-    return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
-}
-"""
-
 
 @pytest.fixture
-def failing_fsync(tmp_path: Path) -> Iterator[tuple[Cluster, Path]]:
+def failing_fsync() -> Iterator[tuple[Cluster, Path]]:
     """A server whose fsync fails while a file is there."""
-    if shutil.which("gcc") is None:
-        pytest.skip("NO COMPILER: fsync failures are not tested")
     made = Cluster.create()
-    switch, source, library = made.root / "fail", tmp_path / "shim.c", made.root / "shim.so"
-    source.write_text(SHIM)
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", f'-DSWITCH="{switch}"', "-o", str(library), str(source), "-ldl"],
-        check=True,
-    )
-    made.start(environment={"LD_PRELOAD": str(library)})
+    try:
+        switch, environment = fsync_switch(made)
+    except NotHere as reason:
+        pytest.skip(str(reason))
+    made.start(environment=environment)
     prepare(made)
     yield made, switch
     switch.unlink(missing_ok=True)
@@ -369,40 +348,29 @@ async def test_a_failed_fsync_is_an_unknown_outcome(failing_fsync: tuple[Cluster
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Cluster]:
-    """A server on a file system of 160 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT ROOT: a full disk is not tested")
-    root = Path("/tmp") / f"querator-small-{os.getpid()}"
-    root.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(root)], check=False)
-    if mounted.returncode != 0:
-        root.rmdir()
-        pytest.skip("NO MOUNT: a full disk is not tested")
+def small_server() -> Iterator[Cluster]:
+    """A server on a small file system of its own."""
     try:
-        made = Cluster.create(root)
-        made.start({"max_wal_size": "64MB", "min_wal_size": "32MB"})
-        prepare(made)
-        yield made
-        made.stop()
-    finally:
-        subprocess.run(["umount", "-l", str(root)], check=True)
-        root.rmdir()
+        with small_disk() as root:
+            made = Cluster.create(root)
+            made.start(SMALL_DISK_SETTINGS)
+            prepare(made)
+            yield made
+            made.stop()
+    except NotHere as reason:
+        pytest.skip(str(reason))
 
 
-async def test_a_full_disk_writes_nothing_and_heals(small_disk: Cluster) -> None:
-    log = await open_log(small_disk, "querator_template")
+async def test_a_full_disk_writes_nothing_and_heals(small_server: Cluster) -> None:
+    log = await open_log(small_server, "querator_template")
     records = make_chain(1, 2)
     assert await log.append([records[0]]) == [Verdict.MINE]
     large = make_record(1, 2, records[0].hash, payload=os.urandom(3_000_000))
-    ballast = small_disk.root / "ballast"
-    with ballast.open("wb") as file:
-        free = shutil.disk_usage(small_disk.root).free
-        file.write(b"\0" * (free - 300_000))
+    ballast = fill(small_server.root, leaving=300_000)
     with pytest.raises((LogUnavailable, AppendOutcomeUnknown)):
         await log.append([large])
     ballast.unlink()
-    await trio.to_thread.run_sync(small_disk.wait_ready)
+    await trio.to_thread.run_sync(small_server.wait_ready)
     assert await append_surely(log, large) is Verdict.MINE
     assert await positions(log) == [1, 2]
     await log.aclose()

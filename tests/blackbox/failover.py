@@ -1,0 +1,154 @@
+"""A PostgreSQL that is lost, and its standby promoted: with everything in it, or without the end."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import trio
+
+from querator.core.limits import WITNESS_INTERVAL
+from querator.env import seconds
+from tests.blackbox.arena import Arena, open_arena
+from tests.blackbox.judge import judge
+from tests.blackbox.ledger import Row
+from tests.blackbox.processes import until
+from tests.blackbox.run import RunFailed, conclude
+from tests.postgres import Cluster, prepare
+
+LOSS = "had been acknowledged"
+"""What the health document says of a log that ends too early."""
+
+
+async def to_a_standby_with_everything(folder: Path, seed: int, times: int) -> list[Row]:
+    """Commits wait for the standby (synchronous replication), so nothing acknowledged is missing when it is
+    promoted: the server claims anew, under another incarnation, and goes on. ``times``: each needs a new
+    standby of the last one."""
+    name = "failover, standby up to date"
+    with contextlib.ExitStack() as clusters:
+        primary = clusters.enter_context(_primary())
+        async with open_arena(folder, seed=seed, cluster=primary) as arena:
+            for _ in range(times):
+                standby = clusters.enter_context(_standby(arena.postgres))
+                await _follow(arena.postgres, standby)
+                _set(arena.postgres, "synchronous_standby_names", "*")
+                await arena.more()
+                await _fail_over(arena, standby)
+                _set(standby, "synchronous_standby_names", "")
+                await arena.more()
+            return [await conclude(arena, name, times)]
+
+
+async def to_a_lagging_standby(folder: Path, seed: int, times: int) -> list[Row]:
+    """Acknowledged items are missing from the promoted standby. The server must not go on as if they had
+    never been: the partitions halt, also for a server that is started anew. Once: what is halted stays so.
+    """
+    del times
+    name = "failover, standby lags"
+    with _primary() as primary, _standby(primary) as standby:
+        async with open_arena(folder, seed=seed, cluster=primary) as arena:
+            await arena.more()
+            await _follow(primary, standby)
+            _set(standby, "primary_conninfo", "")
+            await until("the standby is left behind", lambda: not _rows(primary, "table pg_stat_replication"))
+            arena.tell("the standby gets nothing more")
+            await arena.more(100, 100)
+            await _fail_over(arena, standby)
+            await until("the loss is noticed", lambda: _is_halted(arena))
+            arena.tell("the loss is noticed")
+            acknowledged = await arena.wait_still()
+            tails = await _tails(arena)
+            await trio.sleep(1.2 * seconds(WITNESS_INTERVAL))
+            arena.tell("SIGKILL to the server, and a new one")
+            arena.server.kill()
+            await arena.server.start_surely()
+            await until("the loss is noticed again", lambda: _is_halted(arena))
+            if await arena.wait_still() != acknowledged:
+                raise RunFailed("the server went on over a log that had lost its end")
+            for client in arena.clients:
+                client.end()
+            await arena.server.stop()
+            if await _tails(arena) != tails:
+                raise RunFailed(
+                    f"appended to a log that had lost its end: {tails}, now {await _tails(arena)}"
+                )
+            judgement = await judge(arena, is_drained=False)
+            if not judgement.lost:
+                raise RunFailed("nothing acknowledged was lost, so there was nothing to notice")
+            row = Row(
+                fault=name,
+                times=1,
+                acknowledged=judgement.acknowledged,
+                completed=judgement.completed,
+                unknown=judgement.unknown,
+                lost=judgement.lost,
+                twice=judgement.twice,
+                stale_refused=judgement.stale_refused,
+                note="lost by PostgreSQL: halted (data_loss_suspected)",
+            )
+            return [row]
+
+
+@contextlib.contextmanager
+def _primary() -> Iterator[Cluster]:
+    cluster = Cluster.create()
+    try:
+        cluster.start()
+        prepare(cluster)
+        yield cluster
+    finally:
+        cluster.destroy()
+
+
+@contextlib.contextmanager
+def _standby(primary: Cluster) -> Iterator[Cluster]:
+    standby = primary.copy(follows=True)
+    try:
+        standby.start({"hot_standby": "on"})
+        yield standby
+    finally:
+        standby.destroy()
+
+
+async def _follow(primary: Cluster, standby: Cluster) -> None:
+    await until("the standby follows", lambda: bool(_rows(primary, "table pg_stat_replication")))
+    ((position,),) = _rows(primary, "select pg_current_wal_lsn()::text")
+    reached = f"select pg_last_wal_replay_lsn() >= '{position}'"
+    await until("the standby has caught up", lambda: _rows(standby, reached) == [(True,)])
+
+
+async def _fail_over(arena: Arena, standby: Cluster) -> None:
+    """The primary dies, the standby is promoted, and the link leads there."""
+    arena.tell("the primary is killed, and the standby promoted")
+    await trio.to_thread.run_sync(arena.postgres.kill)
+    standby.promote()
+    await until("it is promoted", lambda: _rows(standby, "select pg_is_in_recovery()") == [(False,)])
+    arena.cluster = standby
+    arena.link.target = standby.port
+    arena.link.cut()
+
+
+async def _is_halted(arena: Arena) -> bool:
+    health = await arena.server.health()
+    return health is not None and health[0] == 503 and LOSS in health[1]
+
+
+async def _tails(arena: Arena) -> list[tuple[int, int]]:
+    """(partition, position) of the queue's partitions, as the log has them."""
+    found = []
+    async with arena.open_log() as log:
+        for partition in await log.partitions():
+            tail = await log.tail(partition)
+            if partition and tail is not None:
+                found.append((int(partition), int(tail.position)))
+    return found
+
+
+def _rows(cluster: Cluster, statement: str) -> list[tuple[object, ...]]:
+    with cluster.admin() as admin:
+        return admin.execute(statement.encode()).fetchall()
+
+
+def _set(cluster: Cluster, setting: str, value: str) -> None:
+    with cluster.admin() as admin:
+        admin.execute(f"alter system set {setting} = '{value}'".encode())
+        admin.execute("select pg_reload_conf()")
