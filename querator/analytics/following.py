@@ -62,6 +62,7 @@ class Follower:
         )
         self._exporter = self._own
         self._remote: RemoteFolder | None = None
+        self._looked_at: int | None = None
         self._keeper = RecordKeeper(env, list(stores.values()), directory)
 
     async def run(self, *, every: Duration, retention: Duration = Duration(0)) -> NoReturn:
@@ -78,11 +79,18 @@ class Follower:
                         async with self._one:
                             await self._export()
                         if retention:
-                            await self._prune(retention, 1)
+                            await self._look_for_what_is_old(retention)
                         await self._env.clock.sleep(every)
             except (ArchiveError, LogError, OSError) as error:
                 telemetry.emit("analytics.export.failed", error=str(error))
             await self._env.clock.sleep(every)
+
+    async def _look_for_what_is_old(self, retention: Duration) -> None:
+        """Now and then: history grows old slowly, and a look takes a thread some tens of milliseconds."""
+        now = self._env.clock.monotonic()
+        if self._looked_at is None or now - self._looked_at >= limits.RETENTION_INTERVAL:
+            self._looked_at = now
+            await self._prune(retention, 1)
 
     @asynccontextmanager
     async def _out_of_process(self) -> AsyncIterator[None]:
@@ -123,32 +131,36 @@ class Follower:
 
     async def _prune(self, older_than: Duration, buckets_kept: int) -> dict[str, list[int]]:
         """Export, keep, and drop what retention allows; the buckets that went, by store."""
-        if self._buckets is None:
-            return {}
         gone: dict[str, list[int]] = {}
         async with self._one:
             for name, store in self._stores.items():
-                buckets = await store.buckets()
-                if len(buckets) <= max(buckets_kept, 1):
-                    continue
-                await self._export()
-                records = await self._keeper.keep()
-                if records:
-                    telemetry.emit("analytics.kept", records=records)
-                starts = await self._env.threads.run(read_starts, self._directory)
-                partitions = await store.partitions()
-                for number, of_bucket in starts_of(starts, partitions).items():
-                    self._buckets.learn_starts(name, number, of_bucket)
-                of_store = [start for start in starts if start.partition in partitions]
-                keep = buckets_to_keep(
-                    buckets,
-                    of_store,
-                    before=age_limit(self._env.clock.now(), older_than),
-                    at_least=max(buckets_kept, 1),
-                )
-                manifest = await self._exporter.archive.manifest()
-                await self._exporter.archive.check(manifest.record_parts)
-                gone[name] = await self._buckets.prune(
-                    name, buckets_kept=keep, is_exported=partial(is_kept, manifest)
-                )
+                if len(await store.buckets()) > max(buckets_kept, 1):
+                    gone[name] = await self._prune_store(name, store, older_than, buckets_kept)
         return gone
+
+    async def _prune_store(
+        self, name: str, store: LogStore, older_than: Duration, buckets_kept: int
+    ) -> list[int]:
+        if self._buckets is None:
+            return []
+        # Looked at before the export: what is sealed now is in it.
+        buckets = await store.buckets()
+        await self._export()
+        partitions = await store.partitions()
+        starts = [
+            start
+            for start in await self._env.threads.run(read_starts, self._directory)
+            if start.partition in partitions
+        ]
+        before = age_limit(self._env.clock.now(), older_than)
+        wanted = buckets_to_keep(buckets, starts, before=before, at_least=max(buckets_kept, 1))
+        if wanted >= len(buckets):
+            return []
+        records = await self._keeper.keep()
+        if records:
+            telemetry.emit("analytics.kept", records=records)
+        for number, of_bucket in starts_of(starts, partitions).items():
+            self._buckets.learn_starts(name, number, of_bucket)
+        manifest = await self._exporter.archive.manifest()
+        await self._exporter.archive.check(manifest.record_parts)
+        return await self._buckets.prune(name, buckets_kept=wanted, is_exported=partial(is_kept, manifest))

@@ -261,6 +261,8 @@ EXPORT_REST_MAX: Final = Duration(250_000)
 """... but never longer, so that it ends."""
 SERVER_EXPORT_MEMORY: Final = "128MB"
 """Of the DuckDB connection that a live server's export sorts and packs with."""
+RETENTION_INTERVAL: Final = Duration(10 * MINUTE)
+"""How often a server looks whether its retention lets history go."""
 KEEP_STEP_BYTES: Final = 33_554_432
 """Bytes of records gathered before they are written to the archive, so that the log may drop them."""
 COMPACT_PARTS_MAX: Final = 50

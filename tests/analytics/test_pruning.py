@@ -15,6 +15,7 @@ from querator.analytics.following import Follower
 from querator.analytics.keeping import KeptRecords, RecordKeeper
 from querator.analytics.manifest import read_manifest
 from querator.analytics.pruning import BucketStart, buckets_to_keep
+from querator.core import limits
 from querator.core.ids import HOUR, Duration, Instant, ItemNumber, PartitionId, Position
 from querator.core.replies import Code, Rejected
 from querator.core.snapshot import state_hash
@@ -138,6 +139,44 @@ async def test_what_is_not_old_enough_stays(tmp_path: Path) -> None:
         assert await follower.prune(older_than=HOUR, buckets_kept=1) == {"log": []}
         assert await follower.prune(older_than=Duration(0), buckets_kept=2) == {}
         assert len(await node.stores["log"].buckets()) == 2
+        # What stays in the log is not kept twice.
+        assert read_manifest(tmp_path / "archive").record_parts == []
+
+
+async def test_retention_looks_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follower = Follower(real_env(), {}, tmp_path)
+    exports = looks = 0
+    enough = trio.Event()
+
+    async def export() -> None:
+        nonlocal exports
+        exports += 1
+        if exports == 5:
+            enough.set()
+
+    async def prune(*_: object) -> None:
+        nonlocal looks
+        looks += 1
+
+    monkeypatch.setattr(follower, "_export", export)
+    monkeypatch.setattr(follower, "_prune", prune)
+
+    async def run() -> None:
+        await follower.run(every=Duration(100), retention=Duration(1))
+
+    async def count() -> tuple[int, int]:
+        nonlocal exports, looks, enough
+        exports, looks, enough = 0, 0, trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await enough.wait()
+            nursery.cancel_scope.cancel()
+        return exports, looks
+
+    assert await count() == (5, 1)
+    monkeypatch.setattr(limits, "RETENTION_INTERVAL", Duration(0))
+    _, often = await count()
+    assert often >= 4
 
 
 async def test_retention_drops_by_itself(tmp_path: Path) -> None:
