@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from querator import __version__
+from querator import __version__, telemetry
 from querator.actors.node import Node, NodeOptions, open_stores, run_node
 from querator.actors.ports import AnalyticsPort
 from querator.actors.pulse import Pulse
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 SECRET_BYTES: Final = 32
 WITNESS_FILE: Final = "witness.json"
+CLOCK_DIFFERENCE_MAX: Final = Duration(5 * SECOND)
+"""Between a server's clock and its database's, before that is worth a word."""
 SESSION_KEY: Final = "session"
 """Name of the secret that all nodes on a database share."""
 ARCHIVE: Final = "analytics"
@@ -449,6 +451,10 @@ async def share(store: PostgresLog, options: AppOptions, env: Env) -> AppOptions
     """What all nodes on a database have in common: its clock, and the secret that signs resume tokens, so
     that a session goes on at whichever node takes over."""
     if store.facts is not None:
+        by = env.clock.now() - store.facts.time
+        if abs(by) > CLOCK_DIFFERENCE_MAX:
+            # Its own is not used; but what else runs on this machine may stamp what it produces.
+            telemetry.emit("clock.differs", by=by)
         env.clock.align(store.facts.time)
     faults = store.accepted_faults
     return attrs.evolve(
