@@ -8,10 +8,11 @@ import trio
 from trio.testing import MockClock
 
 from querator.actors.ports import SubscriptionRequest
+from querator.core import commands as cmd
 from querator.core import events as ev
 from querator.core.commands import Verb
 from querator.core.events import Attributes
-from querator.core.ids import SECOND, Duration, PartitionId
+from querator.core.ids import SECOND, Duration, Instant, PartitionId, Place
 from querator.core.policy import Ordering
 from querator.env.virtual import virtual_env
 from querator.log.codec import PayloadBlock, attach_payloads, decode_events, seal
@@ -225,3 +226,91 @@ async def test_inputs_of_fewer_waiters_than_reservations_are_found(autojump_cloc
         previous = found[-1].hash if found else bytes(32)
         found.append(seal(P, old.position, previous, old.nonce, old.written_at, events, inputs))
     assert divergence_of(found).position == records[index].position
+
+
+@pytest.mark.parametrize("inputs", [True, False], ids=["inputs", "none"])
+async def test_every_kind_of_command_is_decided_again(autojump_clock: MockClock, *, inputs: bool) -> None:
+    """Imports with a past, requests by place, duplicates, mixed due times, ends of life, operators."""
+    world = World()
+    async with world.node(record_inputs=inputs) as node:
+        partition = await world.create(
+            node, expire_timeout=Duration(90 * SECOND), attempts_max=3, dead_retention=Duration(100 * SECOND)
+        )
+        client = Client(node, "s1")
+
+        async def command(what: cmd.Command) -> None:
+            node.broker.begin_turn()
+            node.broker.command(client, 9, partition, what)
+            node.broker.end_turn()
+            await settle_down()
+
+        now = node.env.clock.now()
+        past = [
+            cmd.ImportedItem(
+                b"old",
+                Attributes(source_id=f"id{index}", attempts=index, produced_at=now - SECOND, expires_at=ends),
+                Instant(until),
+            )
+            for index, (ends, until) in enumerate(
+                [(0, 0), (now + 5 * SECOND, 0), (0, now + 9 * SECOND), (0, now + 9 * SECOND), (0, 0)]
+            )
+        ]
+        await command(cmd.Import(past))
+        await command(cmd.Import([*past, cmd.ImportedItem(b"bare", Attributes())]))
+        client.produce(b"a", b"b", b"c", attributes=Attributes(dedupe_key=["x", "y", "x"]), request=11)
+        client.produce(
+            b"d", b"e", attributes=Attributes(dedupe_key=["y", "z"]), producer="p", sequence=1, request=12
+        )
+        client.produce(
+            b"d", b"e", attributes=Attributes(dedupe_key=["y", "z"]), producer="p", sequence=1, request=13
+        )
+        client.produce(b"f", b"g", b"h", due_at=[now, now + 3 * SECOND, now + 2 * SECOND], request=14)
+        client.produce(
+            b"own", attributes=Attributes(reservation_timeout=7 * SECOND, attempts_max=1), request=15
+        )
+        await settle_down()
+        client.reserve(3, request=60)
+        client.reserve(20, request=61)
+        await settle_down()
+        reserved = client.reservations[-1]
+        places = [place + offset for place, _, count in reserved.runs for offset in range(count)]
+        verbs = [Verb.COMPLETE, Verb.RETRY, Verb.DEAD, Verb.RELEASE]
+        await command(
+            cmd.SettlePlaces(
+                [cmd.PlaceSettlement(Place(place), verbs[i % 4]) for i, place in enumerate(places)]
+            )
+        )
+        await trio.sleep(4)
+        await command(cmd.Redrive(author="me"))
+        client.reserve(2, request=62, held=True)
+        await settle_down()
+        client.settle(client.reservations[-1], Verb.EXTEND, timeout=Duration(500 * SECOND), request=63)
+        await command(cmd.Pause("me"))
+        await trio.sleep(10)
+        await command(cmd.Resume("me"))
+        await command(cmd.Delete([Place(places[1]), Place(10**6)], "me"))
+        client.reserve(1, request=64, wait=50 * SECOND)
+        await trio.sleep(250)
+        client.produce(b"late", request=65)
+        await command(cmd.Clear(ready=True, dead=True, author="me"))
+    records = await records_of(MemoryLog(virtual_env(1), world.disk))
+    replay = replayed(records)
+    assert replay.divergence is None
+    assert replay.decided.assignments >= 5
+    seen = {type(event).__name__ for record in records for event in decode_events(record.events)}
+    assert {
+        "ItemsProduced",
+        "ItemsReserved",
+        "ItemsCompleted",
+        "ItemsRetried",
+        "ItemsReleased",
+        "ReservationEnded",
+        "ItemsDied",
+        "ReservationExtended",
+        "ItemsDue",
+        "ItemsExpired",
+        "ItemsCleared",
+        "ItemsRedriven",
+        "ItemsPruned",
+        "PartitionPaused",
+    } <= seen
