@@ -211,7 +211,7 @@ async def run_application(
                 yield application
             finally:
                 with trio.CancelScope(shield=True):
-                    await application.stop(node.ownership.successor_address)
+                    await application.stop(await node.ownership.find_successor())
                 nursery.cancel_scope.cancel()
         application.close()
 

@@ -26,10 +26,11 @@ from querator.core.catalog.commands import Bootstrap
 from querator.core.ids import MILLISECOND, NEVER, SECOND, Duration, Instant
 from querator.core.limits import NODE_RENEWAL, SESSION_GRACE
 from querator.core.replies import Code, Rejected
-from querator.env import Env
+from querator.env import Env, seconds
 from querator.errors import LogError, LogUnavailable
 from querator.log.line import Line, Role, Standing
 
+_LOOK_TIMEOUT: Final = Duration(1 * SECOND)
 _BACKOFF_MIN: Final = Duration(100 * MILLISECOND)
 _BACKOFF_MAX: Final = Duration(5 * SECOND)
 
@@ -82,6 +83,16 @@ class Ownership:
     def successor_address(self) -> str:
         """Who takes over when this node leaves; "" when nobody stands by."""
         return self._standing.next_address if self._standing.role is Role.OWNER else self.owner_address
+
+    async def find_successor(self) -> str:
+        """``successor_address`` as of now: whoever joined since the last renewal counts."""
+        if self._line is not None and self.is_owner:
+            with trio.move_on_after(seconds(_LOOK_TIMEOUT)):
+                try:
+                    self._standing = await self._line.renew()
+                except LogUnavailable as error:
+                    telemetry.emit("node.renewal.failed", error=str(error))
+        return self.successor_address
 
     @property
     def is_deciding(self) -> bool:

@@ -153,6 +153,17 @@ async def test_the_first_decides_and_the_second_says_who_does(autojump_clock: Mo
     assert town.claimants(CATALOG_PARTITION) == ["one"]
 
 
+async def test_who_leaves_knows_of_the_one_that_has_just_come(autojump_clock: MockClock, town: Town) -> None:
+    """Clients are sent there."""
+    one = await town.start("one")
+    await town.start("two")
+    assert one.ownership.successor_address == ""
+    assert await one.ownership.find_successor() == "two:1"
+    assert one.ownership.is_deciding
+    town.lines["one"].is_cut_off = True
+    assert await one.ownership.find_successor() == "two:1"
+
+
 async def test_a_node_that_leaves_is_followed_within_a_renewal(autojump_clock: MockClock, town: Town) -> None:
     one = await town.start("one")
     two = await town.start("two")
