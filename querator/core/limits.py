@@ -134,6 +134,9 @@ APPEND_LANES: Final = 6
 """Appends of one store, of disjoint partitions, that run side by side (SQLite runs one)."""
 APPEND_PATIENCE: Final = Duration(50_000)
 """An append that takes longer is late: the partitions that are not in it wait no longer for it."""
+APPEND_CANCEL_WAIT: Final = Duration(2 * SECOND)
+"""A statement with the records of several partitions that takes longer is cancelled, so that those which
+are not to blame are sent again apart from the one that is."""
 APPEND_CONNECTIONS: Final = 8
 """PostgreSQL connections that append, of one store: its lanes, and some for claims and parted appends."""
 READ_CONNECTIONS: Final = 4

@@ -9,10 +9,10 @@ import trio
 
 from querator.actors.node import Node, NodeOptions, open_node
 from querator.core.commands import Verb
-from querator.core.ids import PartitionId, QueueName
+from querator.core.ids import MILLISECOND, Duration, PartitionId, QueueName
 from querator.core.replies import Produced
 from querator.env.real import real_env
-from querator.log.postgres import PostgresLog
+from querator.log.postgres import PostgresLog, append
 from tests.actors.conftest import Client, World
 from tests.postgres import Cluster, fresh_database, hold_next_position, shared_cluster
 
@@ -119,6 +119,22 @@ async def test_a_statement_that_does_not_end_delays_no_other_partition(
             stuck = producer.send(blocked)
             await trio.sleep(0)
             stuck += await go_on_beside(producer, blocked, others)
+            admin.execute("insert into public.released default values")
+        await producer.wait(stuck)
+        await producer.wait(producer.send(blocked, *others))
+
+
+async def test_those_in_one_statement_with_the_slow_one_are_set_free(
+    cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cancelled, and they are sent again without the one that is to blame."""
+    monkeypatch.setattr(append, "APPEND_CANCEL_WAIT", Duration(200 * MILLISECOND))
+    async with a_node(cluster, database, 4) as node:
+        blocked, *others = node.broker.queues[Q].partitions
+        producer = Producer(node)
+        with cluster.admin(database) as admin:
+            admin.execute(UNTIL_RELEASED.format(partition=blocked).encode())
+            stuck = await go_on_beside(producer, blocked, others)
             admin.execute("insert into public.released default values")
         await producer.wait(stuck)
         await producer.wait(producer.send(blocked, *others))

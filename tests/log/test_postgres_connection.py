@@ -108,6 +108,19 @@ async def test_our_deadline_closes_the_connection(connection: Connection) -> Non
     assert not connection.is_open
 
 
+async def test_a_statement_that_takes_too_long_is_cancelled_and_its_answer_says_so(
+    connection: Connection,
+) -> None:
+    """Severity ERROR: nothing was written, and the connection is as good as before."""
+    short = Duration(50 * MILLISECOND)
+    rows = await connection.run(b"select pg_sleep(60)", within=SOON, cancel_after=short)
+    assert (rows.answer.severity, rows.answer.sqlstate) == ("ERROR", "57014")
+    assert classify(rows.answer) is Meaning.NOT_WRITTEN
+    assert await number(connection, b"select 1") == 1
+    rows = await connection.run(b"select 2", within=SOON, cancel_after=short)
+    assert rows.answer.completed
+
+
 async def test_a_cancelled_caller_leaves_no_connection_in_doubt(connection: Connection) -> None:
     with trio.move_on_after(0.05) as scope:
         await connection.run(b"select pg_sleep(60)", within=SOON)

@@ -19,6 +19,7 @@ from querator.core.invariants import check
 from querator.core.limits import (
     APPEND_BLOCKED_WAIT,
     APPEND_BYTES_MAX,
+    APPEND_CANCEL_WAIT,
     APPEND_LOCK_WAIT,
     APPEND_PARTITIONS_MAX,
     APPEND_TIMEOUT,
@@ -239,6 +240,8 @@ class Appender:
                 parameters,
                 within=APPEND_TIMEOUT,
                 prepare=True,
+                # Alone it holds up nobody, so it has all the time there is.
+                cancel_after=APPEND_CANCEL_WAIT if len(records) > 1 else None,
             )
 
     async def _read_fates(

@@ -16,10 +16,12 @@ from psycopg import pq
 from psycopg._conninfo_attempts import conninfo_attempts
 from psycopg._enums import Ready, Wait
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.generators import cancel as cancel_generator
 from psycopg.generators import connect as connect_generator
 from psycopg.generators import execute as execute_generator
 from psycopg.pq.abc import PGconn, PGresult
 
+from querator import telemetry
 from querator.core.ids import Duration
 from querator.core.limits import CONNECT_TIMEOUT
 from querator.env import Env, seconds
@@ -55,6 +57,7 @@ class Connection:
         self.prepares = True
         """Whether prepared statements may be used: not behind a pooler."""
         self.is_open = True
+        self._cancel_after: Duration | None = None
         pgconn.notice_handler = self._take_notice
 
     @property
@@ -69,13 +72,18 @@ class Connection:
         *,
         within: Duration,
         prepare: bool = False,
+        cancel_after: Duration | None = None,
     ) -> Rows:
         """Run one autocommit statement with parameters in binary format, within a time.
+
+        The server is asked to cancel it when it takes longer than ``cancel_after``; its answer is waited
+        for all the same, and says what became of it.
 
         Never raises for what the server or the network does: the answer tells. The connection is
         closed when the answer leaves its state in doubt, and when the caller is cancelled.
         """
         self._notices.clear()
+        self._cancel_after = cancel_after
         with trio.move_on_after(seconds(within)):
             try:
                 return await self._run(statement, parameters, prepare=prepare and self.prepares)
@@ -124,7 +132,31 @@ class Connection:
         return name, None
 
     async def _execute(self) -> list[PGresult]:
-        return await _drive(execute_generator(self._pgconn), self._pgconn.socket)
+        waiting = execute_generator(self._pgconn)
+        descriptor = self._pgconn.socket
+        try:
+            wanted = next(waiting)
+            while True:
+                wanted = waiting.send(await self._ready(descriptor, wanted))
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return] # a generator's return value
+
+    async def _ready(self, descriptor: int, wanted: Wait) -> Ready:
+        if self._cancel_after is not None:
+            with trio.move_on_after(seconds(self._cancel_after)):
+                return await _wait(descriptor, wanted)
+            self._cancel_after = None
+            await self._cancel()
+        return await _wait(descriptor, wanted)
+
+    async def _cancel(self) -> None:
+        """Ask; whether it is heeded, the answer to the statement shows."""
+        try:
+            asking = self._pgconn.cancel_conn()
+            asking.start()
+            await _drive(cancel_generator(asking))
+        except (psycopg.Error, OSError) as error:
+            telemetry.emit("log.cancel.failed", error=str(error))
 
     def _rows(self, results: list[PGresult]) -> Rows:
         """Read the results; an error of any is the answer (a commit can fail after the rows came)."""
@@ -193,7 +225,7 @@ async def connect(conninfo: str, env: Env) -> Connection:
         with trio.move_on_after(seconds(CONNECT_TIMEOUT)):
             try:
                 generator = connect_generator(make_conninfo("", **attempt))
-                return Connection(await _drive_connecting(generator))
+                return Connection(await _drive(generator))
             except psycopg.Error as error:
                 failure = str(error)
                 continue
@@ -201,22 +233,13 @@ async def connect(conninfo: str, env: Env) -> Connection:
     raise LogUnavailable(f"PostgreSQL: {failure}")
 
 
-async def _drive(generator: Generator[Wait, Ready, T], descriptor: int) -> T:
-    try:
-        wanted = next(generator)
-        while True:
-            wanted = generator.send(await _wait(descriptor, wanted))
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return] # a generator's return value
-
-
-async def _drive_connecting(generator: Generator[tuple[int, Wait], Ready, PGconn]) -> PGconn:
+async def _drive(generator: Generator[tuple[int, Wait], Ready, T]) -> T:
     try:
         descriptor, wanted = next(generator)
         while True:
             descriptor, wanted = generator.send(await _wait(descriptor, wanted))
     except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return] # as above
+        return stop.value  # type: ignore[no-any-return] # a generator's return value
 
 
 async def _wait(descriptor: int, wanted: Wait) -> Ready:
