@@ -145,6 +145,8 @@ class World:
                 name=life.name,
                 payload_memory=options.payload_memory,
                 bucket_bytes=options.bucket_bytes or BUCKET_BYTES,
+                # No draw, so that a seed is the same run with its inputs and without.
+                record_inputs=options.seed % 2 == 0,
             ),
             secret=b"shared by all lives of this node",
         )

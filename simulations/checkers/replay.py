@@ -2,7 +2,7 @@
 
 The production verification walks the chain and believes nothing; a snapshot that is not the fold at its
 position is a fault there. On top of it the whole log is folded in one go, from its first record, without
-any snapshot, and compared with the states that were seen in its owners' memories.
+any snapshot, and compared with the states that were seen in its owners' memories; and decided again.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from querator.core.snapshot import state_hash
 from querator.core.state import PartitionState
 from querator.log.codec import decode_events
 from querator.log.store import LogStore
+from querator.replay.fold import PartitionReplay
 from simulations.checkers.evidence import Sighting
 
 
@@ -33,7 +34,25 @@ async def check_replay(store: LogStore, archive: LogStore, sightings: Sequence[S
             if sighting.partition == partition:
                 seen.setdefault(sighting.position, []).append(sighting)
         faults += await _fold(archive, partition, seen)
+        faults += await _decide(archive, partition)
     return faults
+
+
+async def _decide(store: LogStore, partition: PartitionId) -> list[str]:
+    """Every record must be what the production core decides from what it says of its inputs."""
+    replay = PartitionReplay(partition, redecides=True)
+    position = 1
+    while page := await store.read(
+        partition, Position(position), records_max=500, bytes_max=1 << 30, payloads=True
+    ):
+        for record in page:
+            replay.take(record)
+        position = page[-1].position + 1
+    replay.finish()
+    divergence = replay.divergence
+    if divergence is None:
+        return []
+    return [f"S11: partition {partition} is not decided again as it was: {divergence.fault}"]
 
 
 async def _fold(store: LogStore, partition: PartitionId, seen: dict[int, list[Sighting]]) -> list[str]:
