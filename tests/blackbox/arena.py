@@ -185,7 +185,8 @@ class Arena:
         async def is_drained() -> bool:
             nonlocal quiet, completed
             self.tail.look()
-            if await self.count_left() == 0 and completed == self.tail.completed:
+            is_produced = not self.tail.producing(client.name for client in self.clients)
+            if is_produced and await self.count_left() == 0 and completed == self.tail.completed:
                 quiet += 1
             else:
                 quiet, completed = 0, self.tail.completed

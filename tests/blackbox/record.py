@@ -8,7 +8,7 @@ it had seen. Moments are CLOCK_MONOTONIC, which all processes of a host share. A
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,11 @@ class Tail:
                 self._calls[line["call"]] = (line["do"], len(line.get("items", ())))
             elif "end" in line:
                 self._take(line)
+
+    def producing(self, processes: Iterable[str]) -> int:
+        """Produce calls of these processes that have no outcome yet."""
+        alive = tuple(f"{process}/" for process in processes)
+        return sum(do == "produce" and call.startswith(alive) for call, (do, _) in self._calls.items())
 
     def _take(self, line: dict[str, Any]) -> None:
         do, items = self._calls.pop(line["end"], ("", 0))
