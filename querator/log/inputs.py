@@ -7,6 +7,7 @@ A section of a version that is not known here counts as none: it is not needed t
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from struct import error as struct_error
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from querator.log.columns import Reader, put_integers, take_integers
 
 VERSION: Final = 1
 
+_SHORT: Final = 64
+"""Bytes of a section that is worth remembering."""
 _WAITER_FIELDS: Final = 10
 _LATE_FIELDS: Final = 3
 _MOVED_FIELDS: Final = 3
@@ -44,6 +47,10 @@ def decode_inputs(data: bytes) -> Inputs:
     """
     if not data or data[0] != VERSION:
         return NO_INPUTS
+    return _decode_short(data) if len(data) <= _SHORT else _decode(data)
+
+
+def _decode(data: bytes) -> Inputs:
     reader = Reader(data, 1)
     counts = take_integers(reader, 3)
     if min(counts) < 0 or max(counts) > RECORD_VALUES_MAX:
@@ -76,6 +83,10 @@ def decode_inputs(data: bytes) -> Inputs:
     if reader.position != len(data):
         raise CorruptRecord("the inputs go on after their end")
     return found
+
+
+_decode_short: Final = lru_cache(maxsize=4_096)(_decode)
+"""Records with one reservation say the same again and again."""
 
 
 def _rows(reader: Reader, count: int, fields: int) -> Sequence[tuple[Any, ...]]:
