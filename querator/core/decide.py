@@ -422,9 +422,12 @@ def repeat(command: cmd.Settle, marks: Sequence[int]) -> rep.Reply:
 def decide_settle_places(state: PartitionState, command: cmd.SettlePlaces, now: Instant) -> Decision:
     """All or nothing, by place. A retry on this door does not look at the attempts limit (CONTRACT.md 4.8).
 
-    EXTEND moves the deadline of the whole reservation that the item is in, to ``due_at`` or not at all.
+    What goes back, or to a dead queue, does so in the order of the request: an event for each stretch of it
+    that one event can say. EXTEND moves the deadline of the whole reservation that the item is in, to
+    ``due_at`` or not at all.
     """
-    groups: dict[tuple[int, Verb, int, str], list[int]] = {}
+    groups: list[tuple[tuple[int, Verb, int, str], list[int]]] = []
+    completed: dict[tuple[int, Verb, int, str], list[int]] = {}
     seen: dict[int, None] = {}
     for settlement in command.settlements:
         place = settlement.place
@@ -436,10 +439,18 @@ def decide_settle_places(state: PartitionState, command: cmd.SettlePlaces, now: 
         seen[place] = None
         reservation, index = found
         due = int(settlement.due_at) if settlement.due_at > now else 0
-        groups.setdefault((reservation.number, settlement.verb, due, settlement.reason), []).append(index)
+        key = (reservation.number, settlement.verb, due, settlement.reason)
+        if groups and groups[-1][0] == key and groups[-1][1][-1] < index:
+            groups[-1][1].append(index)
+        elif key in completed:
+            completed[key].append(index)
+        else:
+            groups.append((key, [index]))
+            if settlement.verb is Verb.COMPLETE:
+                completed[key] = groups[-1][1]
     made: list[ev.Event] = []
-    left = {number: state.reservations[number].left for number, _, _, _ in groups}
-    for (number, verb, due, reason), indexes in groups.items():
+    left = {key[0]: state.reservations[key[0]].left for key, _ in groups}
+    for (number, verb, due, reason), indexes in groups:
         part: ev.Ranges | None = tuple(to_ranges(sorted(indexes)))
         if len(indexes) == left[number] == state.reservations[number].left:
             part = None

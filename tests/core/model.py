@@ -469,7 +469,7 @@ class Model:
 
     def settle_places(self, settlements: list[tuple[int, cmd.PlaceSettlement]], now: int) -> rep.Reply:
         """``settlements``: item number (0: nothing is at that place) and what is asked."""
-        groups: dict[tuple[int, Verb, int, str], list[int]] = {}
+        wanted: list[tuple[Held, int, cmd.PlaceSettlement, int]] = []
         seen: list[int] = []
         for number, asked in settlements:
             item = self.items.get(number)
@@ -479,20 +479,17 @@ class Model:
             seen.append(number)
             held, index = self.holder(item)
             due = asked.due_at if asked.due_at > now else 0
-            groups.setdefault((held.number, asked.verb, due, asked.reason), []).append(index)
-        for (reservation, verb, due, reason), indexes in groups.items():
-            held = self.reservations[reservation]
-            if verb is Verb.RETRY:
+            wanted.append((held, index, asked, due))
+        for held, index, asked, due in wanted:
+            if asked.verb is Verb.RETRY:
                 # This door does not look at the limit of attempts.
-                for index in sorted(indexes):
-                    item = self.take_out(held, index, verb)
-                    self.retried += 1
-                    item.attempts += 1
-                    self.go_back(item, due, now)
+                item = self.take_out(held, index, asked.verb)
+                self.retried += 1
+                item.attempts += 1
+                self.go_back(item, due, now)
             else:
-                self.settle_items(
-                    held, sorted(indexes), cmd.Settle(verb, held.number, held.nonce, reason=reason), now
-                )
+                command = cmd.Settle(asked.verb, held.number, held.nonce, reason=asked.reason)
+                self.settle_items(held, [index], command, now)
         return rep.Done(len(settlements))
 
     def holder(self, item: Item) -> tuple[Held, int]:

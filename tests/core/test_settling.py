@@ -299,6 +299,34 @@ def test_items_settle_by_place_whatever_reservation_holds_them() -> None:
     assert (driver.state.completed, driver.state.ready, len(driver.state.dead)) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("verb", [Verb.RETRY, Verb.RELEASE])
+@pytest.mark.parametrize("order", [(1, 2, 3, 4, 5), (5, 4, 3, 2, 1), (4, 1, 5, 3, 2), (1, 4, 2, 5)])
+def test_what_goes_back_by_place_does_so_in_the_order_of_the_request(
+    order: tuple[int, ...], verb: Verb
+) -> None:
+    """Whichever reservations hold the items, and as few events as can say it."""
+    driver = Driver()
+    driver.produce(*[b"x"] * 5)
+    driver.take(3)
+    driver.take(2)
+    before = len(driver.log[-1].events)
+    assert driver.do(by_place(*(one(place, verb) for place in order))) == rep.Done(len(order))
+    assert driver.waiting_items() == list(order)
+    if order == (1, 2, 3, 4, 5):
+        assert len(driver.log[-1].events) == before + 2
+
+
+def test_completions_by_place_are_one_event_for_each_reservation() -> None:
+    driver = Driver()
+    driver.produce(*[b"x"] * 4)
+    driver.take(2)
+    driver.take(2)
+    before = len(driver.log[-1].events)
+    driver.do(by_place(*(one(place) for place in (4, 1, 3, 2))))
+    assert len(driver.log[-1].events) == before + 2
+    assert driver.state.completed == 4
+
+
 @pytest.mark.parametrize(
     ("bad", "code"),
     [(4, Code.NOT_RESERVED), (9, Code.UNKNOWN_ITEM), (1, Code.UNKNOWN_ITEM)],
