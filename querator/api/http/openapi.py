@@ -17,7 +17,9 @@ VERSION: Final = "1"
 PRODUCE_BODY_DEFAULT: Final = 5_000_000
 
 _NUMBER: Final = r"^-?(0|[1-9][0-9]{0,8})(\.0{1,30})?$"
-_BASE64: Final = "^([A-Za-z0-9+/_-]{4})*([A-Za-z0-9+/_-]{2}(==)?|[A-Za-z0-9+/_-]{3}=?)?$"
+_STANDARD: Final = "([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}(==)?|[A-Za-z0-9+/]{3}=?)?"
+_URL_SAFE: Final = _STANDARD.replace("+/", "_-")
+_BASE64: Final = f"^({_STANDARD}|{_URL_SAFE})$"
 """What an int32 in a string, and base64, should look like; a few more spellings of a number are read."""
 _DESCRIPTION: Final = """\
 The HTTP API of Querator, as clients of the Go server know it, and extensions under `/v1/x/`.

@@ -1,13 +1,17 @@
 """The OpenAPI document is made from the tables, and is the one in docs/."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from querator.api.http.endpoints import ENDPOINTS, Endpoint
-from querator.api.http.json_codec import decode_json
+from querator.api.http.json_codec import DecodeError, decode_json
+from querator.api.http.messages import QueueProduceItem
 from querator.api.http.openapi import document, text
 
 DOCUMENT = document()
@@ -35,6 +39,18 @@ def schema_names(endpoint: Endpoint) -> dict[str, Any]:
     schemas = DOCUMENT["components"]["schemas"]
     properties: dict[str, Any] = schemas[f"{endpoint.request.__name__}Input"]["properties"]
     return properties
+
+
+@given(st.text("Aa0+/_-=", max_size=9))
+def test_bytes_are_documented_as_they_are_read(text: str) -> None:
+    schema = DOCUMENT["components"]["schemas"]["QueueProduceItemInput"]["properties"]["bytes"]
+    pattern = schema["anyOf"][0]["pattern"]
+    body = json.dumps({"bytes": text}).encode()
+    if re.fullmatch(pattern, text):
+        decode_json(body, QueueProduceItem)
+    else:
+        with pytest.raises(DecodeError):
+            decode_json(body, QueueProduceItem)
 
 
 def references(node: Any) -> list[str]:
