@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from querator.client import connect
 from querator.errors import StoreLocked
 from querator.protocol.closing import CloseCode
 from tests.blackbox.arena import QUEUE, Arena, address_of, open_arena
-from tests.blackbox.ownership import OWNERSHIP_FAULTS, STANDS_BY, owns, watching
+from tests.blackbox.ownership import OWNERSHIP_FAULTS, STANDS_BY, kill_owner, owns, watching
 from tests.blackbox.processes import Server, until
 from tests.blackbox.run import conclude, strike
 from tests.postgres import Cluster, shared_cluster
@@ -33,19 +34,48 @@ def address(cluster: Cluster) -> str:
 
 
 @pytest.mark.timeout(PATIENCE)
-async def test_an_owner_that_is_drained_killed_or_stopped_is_followed_and_nothing_is_lost(
+async def test_an_owner_that_is_drained_stopped_or_cut_off_is_followed_and_nothing_is_lost(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Nothing acknowledged is lost, nothing is completed twice, and what is appended in the name of a former
-    owner is refused; never do two of them own."""
+    """Nothing acknowledged is lost, nothing is completed twice, what a former owner appends is refused.
+
+    Never do two of them own. One that is killed: below, and in the long kill tests.
+    """
+    faults = [fault for fault in OWNERSHIP_FAULTS if fault.strike is not kill_owner]
     async with open_arena(tmp_path, seed=1, cluster=cluster, servers=2, options=PINGS) as arena:
         await check_what_a_standby_answers(arena)
         async with watching(arena) as watch:
-            await strike(arena, OWNERSHIP_FAULTS)
-        row = await conclude(arena, "ownership", len(OWNERSHIP_FAULTS))
-    assert row.stale_refused >= len(OWNERSHIP_FAULTS)
+            await strike(arena, faults)
+        row = await conclude(arena, "ownership", len(faults))
+    assert row.stale_refused >= len(faults)
     assert watch.both == []
     assert watch.looks > 10
+
+
+@pytest.mark.timeout(PATIENCE)
+async def test_a_reservation_outlives_the_owner_that_gave_it(address: str, tmp_path: Path) -> None:
+    """Its session goes on at the server that takes over, by the secret that both have from the database."""
+    servers = [Server(address, tmp_path, name=f"server-{number}") for number in range(2)]
+    try:
+        for server in servers:
+            await server.start_surely()
+        first, second = servers
+        async with connect(f"{first.address},{second.address}") as client:
+            await client.call("queues.create", {"name": QUEUE})
+            await client.produce_batch(QUEUE, [b"one", b"two"])
+            batch = await client.reserve(QUEUE, items=2, held=True)
+            assert batch is not None
+            session = client.session
+            await batch.complete(0, 1)
+            first.kill()
+            await until("the other one owns", lambda: owns(second))
+            await batch.complete(1, 1)
+            assert client.session == session
+            (part,) = (await client.stats(QUEUE)).partitions
+            assert (part["ready"], part["reserved"]) == (0, 0)
+    finally:
+        for server in servers:
+            server.end()
 
 
 async def check_what_a_standby_answers(arena: Arena) -> None:

@@ -2,12 +2,16 @@
 
 from collections.abc import AsyncIterator, Iterator
 
+import psycopg
 import pytest
 import trio
+from psycopg.errors import InsufficientPrivilege
 
 from querator.core.ids import HOUR, MILLISECOND, SECOND, Duration
+from querator.core.limits import CLOCK_ROUND_TRIP_MAX
 from querator.env.real import real_env
 from querator.errors import LogUnavailable
+from querator.log.postgres import PostgresLog
 from querator.log.postgres.node import NodeLease, Role
 from querator.log.postgres.pool import Pool
 from tests.postgres import Cluster, fresh_database, shared_cluster
@@ -145,3 +149,71 @@ async def test_nodes_long_gone_are_forgotten(pool: Pool, cluster: Cluster, datab
         )
         await lease(pool, "two").forget_the_gone()
         assert admin.execute("select name from querator.node").fetchall() == [("two",)]
+
+
+async def test_nodes_have_the_secret_of_whoever_came_first(cluster: Cluster, database: str) -> None:
+    """Also when they come at once; the role can put one, and change none."""
+    log = PostgresLog(real_env(), cluster.dsn(database))
+    await log.open()
+    found: list[bytes] = []
+
+    async def ask(fresh: bytes) -> None:
+        found.append(await log.shared_secret("session", fresh))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(ask, b"secret %d" % number)
+    assert len(dict.fromkeys(found)) == 1
+    assert await log.shared_secret("another", b"x") == b"x"
+    await log.aclose()
+    with psycopg.connect(cluster.dsn(database)) as connection, pytest.raises(InsufficientPrivilege):
+        connection.execute("update querator.secret set value = 'known'")
+
+
+async def test_the_time_is_the_databases(cluster: Cluster, database: str) -> None:
+    log = PostgresLog(real_env(), cluster.dsn(database))
+    await log.open()
+    with cluster.admin(database) as admin:
+        before = admin.execute("select extract(epoch from clock_timestamp()) * 1000000").fetchone()
+        now = await told_at_last(log)
+        after = admin.execute("select extract(epoch from clock_timestamp()) * 1000000").fetchone()
+    assert before is not None
+    assert after is not None
+    assert before[0] <= now <= after[0] + CLOCK_ROUND_TRIP_MAX
+    await log.aclose()
+
+
+async def told_at_last(log: PostgresLog) -> int:
+    """On a busy machine its answers may take too long for a while."""
+    while True:
+        try:
+            return await log.time()
+        except LogUnavailable:
+            await trio.sleep(0.05)
+
+
+async def test_a_time_that_takes_long_to_come_is_none(
+    cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("querator.log.postgres.store.CLOCK_ROUND_TRIP_MAX", -1)
+    log = PostgresLog(real_env(), cluster.dsn(database))
+    await log.open()
+    with pytest.raises(LogUnavailable, match="too long to tell the time"):
+        await log.time()
+    await log.aclose()
+
+
+async def test_a_name_that_another_boot_just_renewed_leaves_no_line(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the one snapshot of a statement may show it: then nobody is known to be first."""
+    one = lease(pool, "one")
+    await one.renew()
+
+    async def nothing(name: str, parameters: list[bytes]) -> list[tuple[bytes, ...]]:
+        del name, parameters
+        await trio.lowlevel.checkpoint()
+        return []
+
+    monkeypatch.setattr(one, "_run", nothing)
+    assert (await one.renew()).role is Role.STANDBY

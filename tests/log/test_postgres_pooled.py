@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from querator.env.real import real_env
+from querator.log.line import Role
 from querator.log.postgres import PostgresLog
 from querator.log.store import LogStore
 from tests.log.log_contract import LogContract, LogHarness
@@ -85,6 +86,24 @@ def pooler() -> Iterator[Pooler]:
     made.wait_ready("postgres")
     yield made
     made.stop()
+
+
+async def test_nodes_share_a_line_a_secret_and_a_clock_behind_pgbouncer(pooler: Pooler) -> None:
+    """None of it is kept in a session."""
+    with fresh_database(shared_cluster()) as database:
+        logs = [PostgresLog(real_env(), pooler.dsn(database)) for _ in range(2)]
+        for log in logs:
+            await log.open()
+        one, two = (log.line(name=f"n{index}", address="", nonce=index) for index, log in enumerate(logs))
+        assert (await one.renew()).role is Role.OWNER
+        assert (await two.renew()).role is Role.STANDBY
+        assert await logs[0].shared_secret("s", b"first") == b"first"
+        assert await logs[1].shared_secret("s", b"second") == b"first"
+        await one.leave()
+        assert (await two.renew()).role is Role.OWNER
+        await two.leave()
+        for log in logs:
+            await log.aclose()
 
 
 class TestPostgresLogBehindPgbouncer(LogContract):
