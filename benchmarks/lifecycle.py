@@ -16,6 +16,8 @@ from benchmarks.processes import Server, result, server, start_worker
 
 WARM_UP = 1.5
 """Seconds between the start of the workers and the window that is measured."""
+WARM_UP_BESIDE = 3.0
+"""The same for processes that run beside."""
 
 
 @attrs.frozen
@@ -51,7 +53,10 @@ Beside: TypeAlias = "Callable[[Server, float], subprocess.Popen[str]]"
 def measure(row: Row, seconds: float, *serve: str, beside: Sequence[Beside] = ()) -> dict[str, Any]:
     """One round of one row on a fresh server, and whatever runs beside it."""
     with server(*serve) as running:
-        start = time.monotonic() + WARM_UP
+        # What runs beside is there, and has imported what it needs, before anything is measured.
+        start = time.monotonic() + WARM_UP + (WARM_UP_BESIDE if beside else 0.0)
+        others = [other(running, start + seconds) for other in beside]
+        time.sleep(WARM_UP_BESIDE if beside else 0.0)
         common: dict[str, object] = {
             "address": running.address,
             "clients": row.clients,
@@ -64,7 +69,6 @@ def measure(row: Row, seconds: float, *serve: str, beside: Sequence[Beside] = ()
         }
         consumer = start_worker("consume", **common)
         producer = start_worker("produce", **common)
-        others = [other(running, start + seconds) for other in beside]
         time.sleep(max(0.0, start - time.monotonic()))
         before = running.cpu()
         time.sleep(seconds)

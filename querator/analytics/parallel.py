@@ -49,6 +49,7 @@ class _Failure:
     text: str
 
 
+MODULE: Final = "querator.analytics.parallel"
 _BODIES: Final[Bodies] = {
     "open": msgspec.msgpack.Decoder(_Open),
     "begin": msgspec.msgpack.Decoder(_Begin),
@@ -148,7 +149,7 @@ async def remote_folders(
     async with AsyncExitStack() as stack:
         folders: list[RemoteFolder] = []
         for number in range(count):
-            stream = await stack.enter_async_context(env.processes.run("querator.analytics.parallel"))
+            stream = await stack.enter_async_context(env.processes.run(MODULE, is_modest=is_servers))
             folder = RemoteFolder(stream)
             suffix = f"-{env.rng.token_bytes(6).hex()}-{number}"
             await folder.open(archive, suffix, is_servers=is_servers)
@@ -162,8 +163,6 @@ async def serve(env: Env, stream: trio.abc.Stream) -> None:
     try:
         _, opened = await frames.receive()
         await frames.send("done", None)
-        if opened.is_servers:
-            env.processes.yield_to_others()
         memory_limit = limits.SERVER_EXPORT_MEMORY if opened.is_servers else limits.WORKER_EXPORT_MEMORY
         directory = Path(opened.directory)
         folder = LocalFolder(

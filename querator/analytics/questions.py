@@ -21,6 +21,7 @@ from querator.core.ids import Duration
 from querator.core.replies import Code, Rejected
 from querator.env import Env, seconds
 
+MODULE: Final = "querator.analytics.questions"
 _BODIES: Final[Bodies] = {
     "open": msgspec.msgpack.Decoder(str),
     "ask": msgspec.msgpack.Decoder(tuple[str, dict[str, Any]]),
@@ -78,7 +79,7 @@ class RemoteQuestions:
         """Have questions answered, for ever."""
         while True:
             await self._some()
-            async with self._env.processes.run("querator.analytics.questions") as stream:
+            async with self._env.processes.run(MODULE, is_modest=True) as stream:
                 frames = Frames(stream, _BODIES)
                 try:
                     await frames.send("open", str(self._directory.resolve()))
@@ -108,7 +109,6 @@ async def serve(env: Env, stream: trio.abc.Stream) -> None:
     frames = Frames(stream, _BODIES)
     try:
         _, directory = await frames.receive()
-        env.processes.yield_to_others()
         live = LiveAnalytics(env, Path(directory))
         while True:
             _, (question, params) = await frames.receive()

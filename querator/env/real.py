@@ -450,6 +450,12 @@ class SystemThreads:
         return ThreadWorker(name)
 
 
+_MODEST_START: Final = (
+    "import os, runpy, sys; os.nice(19);"
+    " runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
+
+
 class SystemProcesses:
     """Processes of this interpreter."""
 
@@ -458,9 +464,11 @@ class SystemProcesses:
         return len(os.sched_getaffinity(0))
 
     @contextlib.asynccontextmanager
-    async def run(self, module: str) -> AsyncIterator[trio.abc.Stream]:
+    async def run(self, module: str, *, is_modest: bool = False) -> AsyncIterator[trio.abc.Stream]:
+        # Its imports alone are half a second of a core: it must not begin as we are.
+        start = ["-c", _MODEST_START, module] if is_modest else ["-m", module]
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", module],
+            [sys.executable, *start],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # Ctrl-C is for us: we end it, by ending its input.
@@ -476,12 +484,6 @@ class SystemProcesses:
                 await trio.aclose_forcefully(stream)
                 process.kill()
                 await process.wait()
-
-    def yield_to_others(self) -> None:
-        os.nice(_NICE_MOST)
-
-
-_NICE_MOST: Final = 19
 
 
 def standard_stream() -> trio.abc.Stream:

@@ -165,12 +165,10 @@ class Processes(Protocol):
     def cores(self) -> int:
         """How many can work at once; 0: there are none."""
 
-    def run(self, module: str) -> AbstractAsyncContextManager[trio.abc.Stream]:
+    def run(self, module: str, *, is_modest: bool = False) -> AbstractAsyncContextManager[trio.abc.Stream]:
         """Run a module of ours in a process of its own, whose standard input and output are the stream.
-        It is killed when the block ends, if it has not ended with its input."""
-
-    def yield_to_others(self) -> None:
-        """Let this process have what other processes leave, from now on."""
+        It is killed when the block ends, if it has not ended with its input. ``is_modest``: it has what
+        other processes leave, from its first breath on."""
 
 
 class NoProcesses:
@@ -178,11 +176,9 @@ class NoProcesses:
 
     cores = 0
 
-    def run(self, module: str) -> AbstractAsyncContextManager[trio.abc.Stream]:
+    def run(self, module: str, *, is_modest: bool = False) -> AbstractAsyncContextManager[trio.abc.Stream]:
+        del is_modest
         raise NotImplementedError(f"there are no processes here to run {module}")
-
-    def yield_to_others(self) -> None:
-        """There are none."""
 
 
 @attrs.frozen(kw_only=True)

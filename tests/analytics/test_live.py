@@ -195,8 +195,8 @@ async def test_a_process_that_was_killed_is_started_again_by_the_next_question(t
         cores = 2
 
         @asynccontextmanager
-        async def run(self, module: str) -> AsyncIterator[trio.abc.Stream]:
-            async with real_env().processes.run(module) as stream:
+        async def run(self, module: str, **how: bool) -> AsyncIterator[trio.abc.Stream]:
+            async with real_env().processes.run(module, **how) as stream:
                 killed.append(stream)
                 yield stream
 

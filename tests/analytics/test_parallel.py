@@ -83,8 +83,8 @@ class Processes:
         self.started = 0
 
     @asynccontextmanager
-    async def run(self, module: str) -> AsyncIterator[trio.abc.Stream]:
-        async with real_env().processes.run(module) as stream:
+    async def run(self, module: str, **how: bool) -> AsyncIterator[trio.abc.Stream]:
+        async with real_env().processes.run(module, **how) as stream:
             self.started += 1
             yield Breaking(stream, self.frames) if self.started == 2 else stream  # type: ignore[misc]
 

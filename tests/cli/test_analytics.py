@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import os
 import re
 import subprocess
 import sys
@@ -237,7 +238,10 @@ def test_a_server_that_is_killed_takes_its_children_with_it_and_goes_on_exportin
                 # Somewhere in an export, or between two.
                 time.sleep(0.4 * life)
                 cli("analytics", "ask", "throughput", "mail", *on)
-        children += children_of(served.process.pid)
+        started = children_of(served.process.pid)
+        # They have what others leave.
+        assert {os.getpriority(os.PRIO_PROCESS, child) for child in started} == {19}
+        children += started
         served.process.kill()
         served.process.wait()
     assert len(children) >= 2
