@@ -11,8 +11,9 @@ from trio.testing import MockClock
 
 from benchmarks.replaying import make_capture
 from querator.core.commands import Clear, Delete, Pause, Verb
+from querator.core.events import Attributes
 from querator.core.ids import MILLISECOND, SECOND, Duration, PartitionId, Place
-from querator.core.policy import Backoff
+from querator.core.policy import Backoff, Ordering
 from querator.env.virtual import virtual_env
 from querator.log.memory import MemoryLog
 from querator.replay.capture import CapturedRecord, CaptureHead, CaptureWriter, Payloads, read_capture
@@ -62,6 +63,7 @@ async def work(
     ends: Callable[[int], Verb] = lambda _: Verb.COMPLETE,
     inputs: bool = True,
     rest: float = 20.0,
+    keys: int = 0,
     **settings: object,
 ) -> MemoryLog:
     """Items come one by one, and one more after ``rest``. Each worker asks for one, works on it for as long
@@ -91,7 +93,8 @@ async def work(
             nursery.start_soon(consume, client)
         producer = Client(node)
         for number in range(items):
-            producer.produce(b"x", request=number)
+            attributes = Attributes(key=[f"k{number % keys}"]) if keys else None
+            producer.produce(b"x", request=number, attributes=attributes)
             await trio.sleep(every)
         await trio.sleep(rest)
         producer.produce(b"last", request=items)
@@ -135,6 +138,24 @@ def test_subscriptions_of_two_partitions_are_what_was_recorded(tmp_path: Path) -
     assert simulated.timeline.reserved == traffic.recorded.timeline.reserved
     few = play(traffic, consumers=2)
     assert max(few.timeline.waiting) > max(simulated.timeline.waiting)
+
+
+async def test_keys_hold_each_other_up_only_where_they_are_ordered(autojump_clock: MockClock) -> None:
+    store = await work(
+        workers=4,
+        every=0.0503,
+        takes=lambda number: 2.5 if number % 11 == 0 else 0.05 + number % 7 * 0.05,
+        ends=lambda number: Verb.RETRY if number % 5 == 0 else Verb.COMPLETE,
+        keys=3,
+        attempts_max=3,
+        ordering=Ordering.KEY,
+        backoff=Backoff(Duration(500 * MS), jitter=0.0),
+    )
+    traffic = await traffic_of(store)
+    assert compare(traffic.recorded, play(traffic)) == []
+    free = play(traffic, policy={"ordering": Ordering.FIFO})
+    assert (free.percentiles("waits")[90] or 0) * 2 < (traffic.recorded.percentiles("waits")[90] or 0)
+    assert counts(play(traffic, partitions=3)) == counts(traffic.recorded)
 
 
 async def test_a_shorter_timeout_makes_duplicates_of_slow_work(autojump_clock: MockClock) -> None:
