@@ -4,7 +4,8 @@ A snapshot is a *head* (everything of the fold that is neither in segments nor a
 *chunk* for each segment and each block of dedupe keys. What did not change since the previous snapshot
 keeps its old chunk, so what a snapshot costs grows with what changed, not with what waits. A Capture
 makes one while the state goes on changing: the head at once, each chunk when its turn comes or just
-before it changes.
+before it changes. A long schedule, whose entries never change, is set aside as it is and becomes
+chunks of its own.
 
 Payloads are in no snapshot: they are in the log, where ``Segment.origin_of`` says. Derived indexes
 are rebuilt by ``load``.
@@ -39,6 +40,8 @@ ChunkRef: TypeAlias = "tuple[int, int]"
 of dedupe keys has the number -1 - its own."""
 
 _RUN: Final = 3
+_SCHEDULED: Final = 4
+"""Numbers of a scheduled run."""
 _OLD_BLOCKS: Final = 1 << 62
 """Blocks of dedupe keys out of older heads, which do not say what records they came with, count from here."""
 _AGED: Final = (READY, RESERVED, BEHIND)
@@ -233,6 +236,22 @@ def _load_dedupe(state: PartitionState, data: bytes, forgotten: int) -> None:
     state.dedupe_order.blocks.append(block)
 
 
+# --- a long schedule --------------------------------------------------------------------------------
+
+SCHEDULE_ENTRIES: Final = 4_096
+"""A schedule of more is not in the head; a chunk of it has as many."""
+_SCHEDULE_MARK: Final = _DEDUPE_MARK * 2 + bytes([VERSION])
+_SCHEDULE_FIRST: Final = -(1 << 63)
+"""Number of the first chunk of a schedule."""
+
+
+def _load_schedule(state: PartitionState, packed: bytes) -> None:
+    numbers = _unpack(packed)
+    if len(numbers) % _SCHEDULED:
+        raise SnapshotUnreadable("a schedule of incomplete entries")
+    state.schedule.extend(zip(numbers[0::4], numbers[1::4], numbers[2::4], numbers[3::4], strict=True))
+
+
 # --- the head ---------------------------------------------------------------------------------------
 
 
@@ -274,7 +293,7 @@ class _Head:
     line: bytes
     reservations: _Reservations
     schedule: bytes
-    """The heap's entries (due at, place, item, count), flat, in the heap's order."""
+    """The heap's entries (due at, place, item, count), flat, in the heap's order, where they are few."""
     lanes: list[tuple[str, int, int, dict[int, int] | None, list[tuple[int, int]], list[int]]]
     """(key, head, held, ranks, front, waiting)."""
     attempts: tuple[bytes, bytes]
@@ -316,7 +335,7 @@ def _decode(data: bytes, decoder: Any, what: str) -> Any:
     return decoded
 
 
-def encode_head(state: PartitionState) -> bytes:
+def encode_head(state: PartitionState, *, with_schedule: bool = True) -> bytes:
     """Everything of the fold that is neither in segments nor a dedupe key."""
     return _ENCODER.encode(
         _Head(
@@ -338,7 +357,7 @@ def encode_head(state: PartitionState) -> bytes:
             {name: getattr(state, name) for name in _COUNTERS},
             _pack(chain.from_iterable(state.line.runs())),
             _pack_reservations(list(state.reservations.values())),
-            _pack(chain.from_iterable(state.schedule)),
+            _pack(chain.from_iterable(state.schedule if with_schedule else ())),
             [
                 (key, lane.head, lane.held, lane.ranks, lane.front, list(lane.waiting))
                 for key, lane in state.lanes.items()
@@ -417,8 +436,7 @@ def load(partition: PartitionId, head: bytes, chunks: Iterable[bytes]) -> Partit
         setattr(state, name, stored.counters[name])
     for place, item, count in _in_runs(_unpack(stored.line)):
         state.line.append(place, item, count)
-    numbers = _unpack(stored.schedule)
-    state.schedule = list(zip(numbers[0::4], numbers[1::4], numbers[2::4], numbers[3::4], strict=True))
+    _load_schedule(state, stored.schedule)
     for key, lane_head, held, ranks, front, waiting in stored.lanes:
         state.lanes[key] = Lane(lane_head, held, ranks, front, deque(waiting))
     state.attempts = dict(zip(*map(_unpack, stored.attempts), strict=True))
@@ -443,7 +461,9 @@ def load(partition: PartitionId, head: bytes, chunks: Iterable[bytes]) -> Partit
     _load_reservations(state, stored.reservations)
     forgotten = stored.dedupe_forgotten
     for data in chunks:
-        if data[:1] == _DEDUPE_MARK:
+        if data.startswith(_SCHEDULE_MARK):
+            _load_schedule(state, data[len(_SCHEDULE_MARK) :])
+        elif data[:1] == _DEDUPE_MARK:
             _load_dedupe(state, data, forgotten)
             forgotten = 0
         else:
@@ -633,7 +653,16 @@ class Capture:
     at ``position`` is committed.
     """
 
-    __slots__ = ("_pending", "_pending_dedupe", "_state", "chunks", "fresh", "head", "position")
+    __slots__ = (
+        "_pending",
+        "_pending_dedupe",
+        "_schedule",
+        "_state",
+        "chunks",
+        "fresh",
+        "head",
+        "position",
+    )
 
     def __init__(
         self, state: PartitionState, previous: Iterable[ChunkRef] = (), previous_position: int = 0
@@ -641,7 +670,8 @@ class Capture:
         check(state.capture is None, "a snapshot of this partition is being made")
         self.position = state.position
         """Of the record that the snapshot follows."""
-        self.head = encode_head(state)
+        entries = state.schedule if len(state.schedule) > SCHEDULE_ENTRIES else []
+        self.head = encode_head(state, with_schedule=not entries)
         self.fresh: dict[ChunkRef, bytes] = {}
         """Encoded and not yet taken by the caller."""
         self._state = state
@@ -661,13 +691,18 @@ class Capture:
                 at = self.position
                 self._pending_dedupe[block.number] = block
             chunks.append((-1 - block.number, at))
+        self._schedule = deque(
+            (_SCHEDULE_FIRST + index, entries[start : start + SCHEDULE_ENTRIES])
+            for index, start in enumerate(range(0, len(entries), SCHEDULE_ENTRIES))
+        )
+        chunks += [(number, self.position) for number, _ in self._schedule]
         self.chunks: tuple[ChunkRef, ...] = tuple(chunks)
         if not self.is_done:
             state.capture = self
 
     @property
     def is_done(self) -> bool:
-        return not self._pending and not self._pending_dedupe
+        return not (self._pending or self._pending_dedupe or self._schedule)
 
     def before_write(self, segment: Segment) -> None:
         """The segment is about to change: encode it as it is."""
@@ -680,10 +715,14 @@ class Capture:
             self._encode_dedupe(block)
 
     def step(self, budget_segments: int) -> bool:
-        """Encode up to so many segments, or one block of dedupe keys; True when all are."""
+        """Encode up to so many segments, or one chunk of another kind; True when all are."""
         pending, blocks = self._pending, self._pending_dedupe
         if blocks and not pending and budget_segments > 0:
             self._encode_dedupe(blocks.pop(next(iter(blocks))))
+        elif self._schedule and not pending and budget_segments > 0:
+            number, entries = self._schedule.popleft()
+            packed = _pack(chain.from_iterable(entries))
+            self.fresh[number, self.position] = _SCHEDULE_MARK + packed
         while pending and budget_segments > 0:
             budget_segments -= 1
             number = next(iter(pending))

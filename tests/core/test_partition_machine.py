@@ -19,6 +19,7 @@ from querator.core import commands as cmd
 from querator.core import dedupe as dedupe_module
 from querator.core import events as ev
 from querator.core import replies as rep
+from querator.core import snapshot as snapshot_module
 from querator.core import state as state_module
 from querator.core.commands import Listing, Verb
 from querator.core.evolve import fold
@@ -95,6 +96,7 @@ class PartitionMachine(RuleBasedStateMachine):
         self.patch.setattr(state_module, "PRODUCER_RESULTS_MAX", RESULTS_MAX)
         self.patch.setattr(state_module, "PRODUCERS_MAX", PRODUCERS_MAX)
         self.patch.setattr(dedupe_module, "BLOCK_KEYS", 2)
+        self.patch.setattr(snapshot_module, "SCHEDULE_ENTRIES", 2)
         self.driver = Driver()
         self.model = Model(PARTITION, results_max=RESULTS_MAX, producers_max=PRODUCERS_MAX)
         self.model.nonce = self.driver.state.nonce

@@ -10,6 +10,7 @@ import pytest
 from querator.core import commands as cmd
 from querator.core import dedupe
 from querator.core import events as ev
+from querator.core import snapshot as snapshots
 from querator.core.commands import Verb
 from querator.core.evolve import fold
 from querator.core.ids import Duration, Instant, PartitionId
@@ -286,6 +287,30 @@ def test_a_block_of_dedupe_keys_has_so_many() -> None:
     for number in range(9):
         keyed(driver, *[f"{number}-{index}" for index in range(1_000)])
     assert [block.keys for block in driver.state.dedupe_order.blocks] == [5_000, 4_000]
+
+
+@pytest.mark.parametrize("entries", [snapshots.SCHEDULE_ENTRIES, snapshots.SCHEDULE_ENTRIES + 1])
+def test_a_long_schedule_is_captured_as_it_was_in_chunks_of_its_own(entries: int) -> None:
+    """SCHEDULE_ENTRIES; some become due while it is captured."""
+    driver = Driver()
+    for start in range(0, entries, 1_000):
+        count = min(1_000, entries - start)
+        due_at = [Instant(START + SECOND + (7 * number) % 5_003) for number in range(start, start + count)]
+        driver.produce(*[b"x"] * count, due_at=due_at)
+    driver.seal()
+    assert len(driver.state.schedule) == entries
+    wanted = state_hash(driver.state)
+    capture = Capture(driver.state)
+    driver.seal()
+    driver.pass_time(SECOND + 2_000)
+    assert len(driver.state.schedule) < entries
+    finished(capture)
+    assert sum(number < -(1 << 62) for number, _ in capture.chunks) == (
+        0 if entries == snapshots.SCHEDULE_ENTRIES else 2
+    )
+    again = load(PARTITION, capture.head, [capture.fresh[chunk] for chunk in capture.chunks])
+    assert state_hash(again) == wanted
+    check_state_fully(again)
 
 
 def test_an_older_head_has_its_dedupe_keys_in_it() -> None:

@@ -443,6 +443,17 @@ class LogContract:
         assert await store.snapshots(ONE) == [snapshot]
         assert await store.read_chunks(ONE, [chunk]) == {chunk: b"\0chunk\xff" * 1000}
 
+    async def test_a_chunk_may_have_any_number_and_chunks_keep_their_order(self, store: LogStore) -> None:
+        """Negative ones are of what is no segment."""
+        (record,) = make_chain(1, 1)
+        chunks = tuple(ChunkId(number, Position(1)) for number in (3, -(1 << 63), -1, (1 << 63) - 1, -7))
+        await store.put_chunks(ONE, {chunk: b"%d" % chunk.segment for chunk in chunks})
+        await store.put_snapshot(make_snapshot(record, b"head", chunks))
+        (found,) = await store.snapshots(ONE)
+        assert found.chunks == chunks
+        read = await store.read_chunks(ONE, list(chunks))
+        assert read == {chunk: b"%d" % chunk.segment for chunk in chunks}
+
     async def test_the_newest_snapshot_comes_first_and_the_previous_is_kept(self, store: LogStore) -> None:
         chain = make_chain(1, 4)
         snapshots = [make_snapshot(record, f"head {record.position}".encode()) for record in chain]
