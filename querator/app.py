@@ -457,6 +457,8 @@ async def share(store: PostgresLog, options: AppOptions, env: Env) -> AppOptions
             telemetry.emit("clock.differs", by=by)
         env.clock.align(store.facts.time)
     faults = store.accepted_faults
+    for fault in faults:
+        telemetry.emit("log.unsafe", fault=fault.code, reason=fault.reason, flag=fault.flag)
     return attrs.evolve(
         options,
         secret=await store.shared_secret(SESSION_KEY, env.rng.token_bytes(SECRET_BYTES)),

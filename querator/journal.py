@@ -18,16 +18,24 @@ from querator.config import LogFormat, LogLevel
 ERRORS: Final = frozenset(("bug", "corrupt", "damaged", "halted", "loss_suspected"))
 WARNINGS: Final = frozenset(
     (
+        "away",
+        "differs",
         "failed",
         "fenced",
         "ignored",
+        "lapsed",
+        "loss_accepted",
         "lost",
         "no_room",
         "outcome_unknown",
         "overloaded",
         "refused",
+        "server_changed",
         "stepped",
+        "stepped_down",
+        "store_unknown",
         "unavailable",
+        "unsafe",
     )
 )
 _LEVELS: Final = {

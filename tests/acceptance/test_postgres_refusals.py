@@ -71,6 +71,8 @@ async def test_each_fault_is_refused_or_accepted_by_its_flag_and_shown(
         assert health[0] == 200
         for word in ("accepted by --unsafe-durability: fsync is off", "accepted by --unsafe-role: role"):
             assert word in health[1]
+        warnings = [line for line in server.lines() if line["event"] == "log.unsafe"]
+        assert [line["level"] for line in warnings] == ["warning"] * 4
         _, metrics = await http_get(server, "/metrics")
         for fault in ("fsync", "full_page_writes", "synchronous_commit", "role"):
             assert f'querator_unsafe{{fault="{fault}"}} 1.0' in metrics
