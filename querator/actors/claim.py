@@ -16,6 +16,7 @@ from querator import telemetry
 from querator.core import events as ev
 from querator.core.evolve import fold
 from querator.core.ids import MILLISECOND, SECOND, Duration, PartitionId, Position
+from querator.core.invariants import InvariantViolation
 from querator.core.limits import CLAIM_TRIES_MAX, READ_BYTES_MAX, RESTORE_PAGE_RECORDS
 from querator.core.snapshot import SnapshotUnreadable, load
 from querator.core.state import PartitionState
@@ -118,7 +119,13 @@ class StateReader(Reader):
         self.state = PartitionState(self.partition)
 
     def fold(self, record: Record, events: Sequence[ev.Event]) -> None:
-        fold(self.state, record.position, events)
+        """Raises CorruptRecord when the record does not fit: that halts its partition, and no other."""
+        try:
+            fold(self.state, record.position, events)
+        except (InvariantViolation, KeyError, IndexError, ValueError, TypeError) as error:
+            raise CorruptRecord(
+                f"record {record.position} of partition {self.partition} does not fit: {error!r}"
+            ) from error
 
     async def read_to(self, store: LogStore, tail: Tail | None) -> None:
         if not self.position and tail is not None:

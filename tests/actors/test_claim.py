@@ -12,12 +12,13 @@ from querator.actors.verification import verify_partition
 from querator.core import events as ev
 from querator.core.commands import Verb
 from querator.core.evolve import INCARNATION_BITS
-from querator.core.ids import Instant, PartitionId, Position
+from querator.core.ids import Instant, PartitionId, Position, QueueName, ReservationNumber
 from querator.core.segments import SEGMENT_BITS
 from querator.core.snapshot import encode_head, load
 from querator.env import Env
 from querator.env.virtual import virtual_env
 from querator.errors import DataLossSuspected
+from querator.log.codec import seal
 from querator.log.memory import MemoryDisk, MemoryLog
 from querator.log.records import Record, Snapshot, snapshot_checksum
 from querator.log.store import Verdict
@@ -192,3 +193,27 @@ async def test_a_log_that_shrinks_between_two_tries_is_not_claimed(autojump_cloc
 
 
 __all__ = ["SECOND", "Instant", "Reader"]
+
+
+async def test_a_record_that_does_not_fit_halts_its_partition_and_no_other(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """An event that nothing allows: the node comes up, and what it can serve is served."""
+    async with world.node() as node:
+        bad = await world.create(node, QueueName("bad"))
+        await world.create(node)
+        Client(node).produce(b"a")
+        await settle_down()
+        actor = node.broker.actors[bad]
+        completed = ev.ItemsCompleted(ReservationNumber(99), None)
+        events = [ev.TurnStarted(actor.now), completed]
+        record = seal(bad, Position(actor.tail + 1), actor.tail_hash, actor.nonce, actor.now, events)
+        assert world.disk.append([record]) == [Verdict.MINE]
+    async with world.node() as node:
+        assert bad not in node.broker.actors
+        (fault,) = node.broker.queues[QueueName("bad")].faults.values()
+        assert f"record {record.position} of partition {bad} does not fit" in fault
+        client = Client(node)
+        client.reserve()
+        await settle_down()
+        assert len(client.reservations) == 1
