@@ -4,16 +4,16 @@ import argparse
 import sys
 
 from simulations import ledger
-from simulations.campaign import Tally, Workers, campaign
+from simulations.campaign import Tally, campaign
 from simulations.case import Case
 from simulations.checkers import CHECKERS, REPLAY
-from simulations.crash_points import baseline, paired_crashes, single_crashes
+from simulations.crash_points import CORE_SCENARIOS, visit
 from simulations.marks import missing
 from simulations.minimise import minimise
 from simulations.options import PROFILES, Options
 from simulations.outcome import Exit, Outcome
 from simulations.plants import PLANTS
-from simulations.scenarios import CENTRAL, SCENARIOS
+from simulations.scenarios import SCENARIOS
 from simulations.search import SEEDS_MAX, all_plants, find_plants
 from simulations.seeds import read_findings, write_findings
 from simulations.trace import LEGEND
@@ -164,19 +164,15 @@ def _search(names: list[str], seeds: int) -> int:
 
 
 def _crash_points(asked: argparse.Namespace) -> int:
-    names = [asked.scenario] if asked.scenario else [name for name in SCENARIOS if not SCENARIOS[name].story]
-    tally = Tally()
-    with Workers() as workers:
-        for name in names:
-            case, steps = baseline(name)
-            cases: list[Case] = list(single_crashes(case, steps, asked.every))
-            if name in CENTRAL:
-                cases += paired_crashes(case, steps, asked.pairs)
-            print(f"{name}: {steps} steps, {len(cases)} runs", flush=True)
-            for crashed, outcome in workers.run(cases):
-                tally.add(crashed, outcome)
-                if outcome.code and not asked.keep_going:
-                    break
+    names = [asked.scenario] if asked.scenario else CORE_SCENARIOS
+    visited = visit(
+        names,
+        every=asked.every,
+        pairs=asked.pairs,
+        keep_going=asked.keep_going,
+        on_scenario=lambda name, steps, runs: print(f"{name}: {steps} steps, {runs} runs", flush=True),
+    )
+    tally = visited.tally
     _summary(tally, "crash points")
     if asked.record:
         ledger.record(tally, "crash points", asked.record)

@@ -4,15 +4,53 @@ A step is what trio does between two checkpoints of a task; so every await in th
 is a moment at which the node is killed once. Pairs kill its next life as well.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Final
 
 import attrs
 
+from simulations.campaign import Tally, Workers
 from simulations.case import Case
+from simulations.scenarios import CENTRAL, SCENARIOS
 
 SEED: Final = 1
+CORE_SCENARIOS: Final = tuple(name for name, scenario in SCENARIOS.items() if scenario.story is None)
+
+
+@attrs.define
+class Visited:
+    """What was run of the crash points."""
+
+    steps: dict[str, int] = attrs.Factory(dict)
+    """By scenario: how many awaits it has."""
+    tally: Tally = attrs.Factory(Tally)
+
+
+def visit(
+    names: Sequence[str],
+    *,
+    every: int = 1,
+    pairs: int = 0,
+    keep_going: bool = False,
+    on_scenario: Callable[[str, int, int], None] | None = None,
+) -> Visited:
+    """Crash these scenarios at every await (or each so many), and the central ones at so many pairs."""
+    visited = Visited()
+    with Workers() as workers:
+        for number, name in enumerate(names):
+            case, steps = baseline(name)
+            cases = list(single_crashes(case, steps, every, first=1 + number % every))
+            if name in CENTRAL:
+                cases += paired_crashes(case, steps, pairs)
+            visited.steps[name] = steps
+            if on_scenario is not None:
+                on_scenario(name, steps, len(cases))
+            for crashed, outcome in workers.run(cases):
+                visited.tally.add(crashed, outcome)
+                if outcome.code and not keep_going:
+                    return visited
+    return visited
 
 
 def baseline(name: str) -> tuple[Case, int]:

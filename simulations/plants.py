@@ -371,11 +371,14 @@ def ends_one_tick_early(patch: Patch) -> None:
     """At its deadline a reservation is over."""
     original_run, original_next = dues.run_due, dues.next_due_at
 
-    def next_due_at(state: PartitionState) -> int | None:
+    def run_due(state: PartitionState, now: Instant, apply: Any, *_: Any) -> None:
+        original_run(state, Instant(now + 1), apply)
+
+    def next_due_at(state: PartitionState, *_: Any) -> int | None:
         at = original_next(state)
         return None if at is None else at - 1
 
-    patch(partitions, "run_due", lambda state, now, apply: original_run(state, Instant(now + 1), apply))
+    patch(partitions, "run_due", run_due)
     patch(partitions, "next_due_at", next_due_at)
 
 
@@ -410,10 +413,10 @@ def stalled_append_rings_without_end(patch: Patch) -> None:
     """The alarm for what may not end while an append stalls is set for a moment that is past."""
     patch(PartitionActor, "_is_stalled", property(lambda _: False))
 
-    def run_due(self: PartitionActor) -> None:
+    def run_due(self: PartitionActor, end_lag: Duration) -> None:
         stalls = self._in_flight is not None and self.now - self._sent_at > partitions.STALL
         if self.is_open and not stalls:
-            dues.run_due(self.state, self.now, self._apply_ended)
+            dues.run_due(self.state, self.now, self._apply_ended, end_lag)
 
     patch(PartitionActor, "run_due", run_due)
 

@@ -110,7 +110,9 @@ class World:
             await self._down.wait()
             self.trace.mark("node.crashed")
             self.application = None
-            self._up = trio.Event()
+            if self._up.is_set():
+                # Else somebody waits for it, be it for the next life.
+                self._up = trio.Event()
             await trio.sleep(self.dice.choice((0.0, 0.01, 0.3)) if not self.is_healed else 0.0)
 
     def _begin_life(self) -> Life:
