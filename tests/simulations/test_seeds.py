@@ -18,7 +18,7 @@ import attrs
 from simulations.case import Case
 for seed in range(1, {} + 1):
     case = Case.draw(seed, "dense" if seed % 2 else "swarm")
-    case = case.evolve(attrs.evolve(case.options, safety_seconds=3.0))
+    case = case.evolve(attrs.evolve(case.options, safety_seconds=2.0))
     outcome = case.run()
     print(outcome.digest, outcome.code)
 """
@@ -37,6 +37,7 @@ def test_seeds_that_once_failed_fail_no_more() -> None:
     assert [lesson.text for lesson in read_lessons() if lesson.case.run().faults] == []
 
 
+@pytest.mark.timeout(300)
 def test_twenty_seeds_are_the_same_runs_in_two_processes() -> None:
     """To the last step of every task, whatever the processes' hash seeds."""
     processes = [
