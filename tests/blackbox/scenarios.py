@@ -31,7 +31,7 @@ async def on_postgres(fault: Fault, folder: Path, seed: int, times: int) -> list
     try:
         cluster.start()
         prepare(cluster)
-        async with open_arena(folder, seed=seed, cluster=cluster) as arena:
+        async with open_arena(folder, seed=seed, cluster=cluster, processes=2) as arena:
             await strike(arena, [fault] * times)
             return [await conclude(arena, fault.name, times)]
     finally:
@@ -62,7 +62,10 @@ async def on_sqlite(fault: Fault, folder: Path, seed: int, times: int) -> list[R
 
 
 SCENARIOS = (
-    *(Scenario(f"postgres: {fault.name}", partial(on_postgres, fault)) for fault in POSTGRES_FAULTS),
+    *(
+        Scenario(f"postgres: {fault.name}", partial(on_postgres, fault))
+        for fault in POSTGRES_FAULTS + CLIENT_FAULTS
+    ),
     *(Scenario(f"ownership: {fault.name}", partial(on_two_servers, fault)) for fault in OWNERSHIP_FAULTS),
     Scenario("postgres: disk full", full_disk),
     Scenario("postgres: fsync fails", failing_fsync),

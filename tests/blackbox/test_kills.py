@@ -27,14 +27,14 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.mark.parametrize(
     "faults",
-    [POSTGRES_FAULTS[:5], POSTGRES_FAULTS[5:]],
-    ids=["kills", "commits and links"],
+    [POSTGRES_FAULTS[:5], POSTGRES_FAULTS[5:] + CLIENT_FAULTS],
+    ids=["kills", "commits, links and clients"],
 )
 @pytest.mark.timeout(PATIENCE)
 async def test_on_postgresql_nothing_is_lost_or_completed_twice(
     cluster: Cluster, tmp_path: Path, faults: tuple[Fault, ...]
 ) -> None:
-    async with open_arena(tmp_path, seed=1, cluster=cluster) as arena:
+    async with open_arena(tmp_path, seed=1, cluster=cluster, processes=2) as arena:
         await strike(arena, faults)
         row = await conclude(arena, ", ".join(fault.name for fault in faults), len(faults))
     assert row.stale_refused or "server killed" not in row.fault
