@@ -91,10 +91,24 @@ class Work:
             if self.retries and draw < 0.3 and first:
                 self.settle("retry", item)
             elif self.expiries and draw < 0.3 and first:
-                ends = received + LEASE_SECONDS
-                self.recorder.add(Operation(ends, ends + EXPIRY_SECONDS_MAX, Call("expire", text)))
+                self.expire(text, received)
             else:
-                self.settle("complete", item)
+                self.complete_in_time(item, received)
+
+    def complete_in_time(self, item: Any, received: float) -> None:
+        """Or too late, on a machine that stalled: then its lease was over, and it must have been over."""
+        try:
+            self.settle("complete", item)
+        except Refused as refused:
+            assert self.expiries, refused
+            assert refused.text.endswith("does not exist"), refused
+            assert time.monotonic() >= received + LEASE_SECONDS
+            self.expire(item.bytes.decode(), received)
+
+    def expire(self, text: str, received: float) -> None:
+        """Its lease is left to end by itself."""
+        ends = received + LEASE_SECONDS
+        self.recorder.add(Operation(ends, ends + EXPIRY_SECONDS_MAX, Call("expire", text)))
 
     def run(self) -> list[Operation[Call]]:
         failures: list[BaseException] = []
