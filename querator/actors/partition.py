@@ -426,7 +426,7 @@ class PartitionActor:
         for number in list(self.state.by_session.get(session, ())):
             reservation = self.state.reservations[number]
             if reservation.generation < generation and reservation.run_until:
-                end_reservation(self.state, reservation, "session_lost", self._apply_ended)
+                end_reservation(self.state, reservation, "given_up", self._apply_ended)
 
     def release_session(self, session: SessionId, why: str) -> None:
         """The client said goodbye: everything it still holds goes back without blame."""

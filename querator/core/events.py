@@ -151,7 +151,8 @@ class ReservationEnded:
     reservation: ReservationNumber
     ranges: Ranges | None
     why: str
-    """deadline | session_lost | max_runtime."""
+    """deadline | session_lost | max_runtime | given_up (the session resumed while the partition was not open,
+    so that its client saw no such reservation in the welcome)."""
 
 
 @attrs.define

@@ -274,7 +274,11 @@ class Redecider:
         is_past = reservation.ends_at < state.now
         is_held = bool(reservation.run_until)
         # A held one that its client never confirmed ends by its deadline, and out of turn.
-        if why == "session_lost" or (why == "deadline" and is_held) or (not why and not is_past):
+        if (
+            why in ("session_lost", "given_up")
+            or (why == "deadline" and is_held)
+            or (not why and not is_past)
+        ):
             end_reservation(state, reservation, why or "session_lost", self._expect)
         else:
             self._due(event)

@@ -42,6 +42,9 @@ def _ended(step: Step, node_started_at: int, grace: int) -> str:
         if step.reserved_at < node_started_at and early > 0:
             return f"S12: ended {early} us before its session's grace was over"
         return ""
+    if step.why == "given_up":
+        # Its client knows better than any clock: it was told that it does not hold this.
+        return "" if step.run_until else "S12: given up with its session, and was not held by it"
     if step.why == "ended" and step.run_until:
         # Its last attempt; whether the session or the time ended it, the event does not say.
         return ""

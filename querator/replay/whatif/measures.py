@@ -242,7 +242,7 @@ class Observer:
         self._back(runs, self.state.now)
 
     def _by_itself(self, event: ev.ReservationEnded) -> None:
-        outcome = SESSION_LOST if event.why == "session_lost" else Verb.ENDED
+        outcome = SESSION_LOST if event.why in ("session_lost", "given_up") else Verb.ENDED
         runs, total = self._taken(event.reservation, event.ranges, outcome)
         self.measures.ended += total
         self._back(runs, self.state.now)
