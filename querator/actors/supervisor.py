@@ -96,8 +96,12 @@ class Supervisor:
         """Hold the bring-up tasks; for ever."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            task_status.started()
-            await trio.sleep_forever()
+            try:
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                # A writer that ends after this may still lose a partition: nobody opens it here again.
+                self._nursery = None
 
     async def follow(self, catalog: Catalog) -> None:
         """Serve the queues of this catalog and no others; returns when each partition is open or known to be

@@ -270,3 +270,15 @@ async def test_a_reservation_whose_later_deadline_is_not_committed_never_leaves(
         world.gate.open()
         await settle_down()
         assert consumer.reservations == []
+
+
+async def test_a_partition_that_is_lost_while_the_node_ends_is_not_opened_again(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """The tasks of a node end in any order: the last word of a log writer comes when nobody supervises."""
+    async with world.node() as node:
+        partition = await world.create(node)
+        actor = node.broker.actors[partition]
+    node.broker.queues[actor.queue].is_closing = False  # as when it was cut off, and did not stop in order
+    node.supervisor.lost(actor, "fenced")
+    assert partition not in node.broker.actors
