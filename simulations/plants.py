@@ -16,7 +16,7 @@ from querator.actors import partition as partitions
 from querator.actors.alarms import Alarms
 from querator.actors.broker import Broker
 from querator.actors.buckets import BucketService
-from querator.actors.partition import Parcel, PartitionActor
+from querator.actors.partition import PartitionActor
 from querator.actors.payloads import PayloadService
 from querator.actors.supervisor import Supervisor
 from querator.actors.writer import LogWriter
@@ -91,20 +91,6 @@ def what_wrote_nothing_leaves_early(patch: Patch) -> None:
         original(self, requester, request, command)
 
     patch(PartitionActor, "submit", submit)
-
-
-@plant
-def postponed_deadline_is_told_at_once(patch: Patch) -> None:
-    """A deadline that a slow commit postponed is shown before it is in the log."""
-    original = PartitionActor._postpone
-
-    def postpone(self: PartitionActor, parcels: list[Parcel], delay: Duration) -> list[Parcel]:
-        leaving = original(self, parcels, delay)
-        kept = [parcel for parcel in self._pending.parcels if parcel in parcels]
-        self._pending.parcels = [parcel for parcel in self._pending.parcels if parcel not in kept]
-        return leaving + kept
-
-    patch(PartitionActor, "_postpone", postpone)
 
 
 # --- the append -----------------------------------------------------------------------------------
@@ -419,34 +405,6 @@ def stalled_append_rings_without_end(patch: Patch) -> None:
             dues.run_due(self.state, self.now, self._apply_ended, end_lag)
 
     patch(PartitionActor, "run_due", run_due)
-
-
-@plant
-def deadline_is_forgotten_while_the_store_refuses(patch: Patch) -> None:
-    """After the commit nobody sets the alarm that was not set while the append failed."""
-
-    def committed(self: Broker, actor: PartitionActor) -> None:
-        alarms, self.alarms = self.alarms, _NoAlarms()  # type: ignore[assignment]
-        try:
-            original(self, actor)
-        finally:
-            self.alarms = alarms
-
-    original = Broker.committed
-    patch(Broker, "committed", committed)
-
-
-@plant
-def session_ends_while_the_store_refuses(patch: Patch) -> None:
-    """The end of a session does not reach a partition whose append fails at that moment."""
-    patch(PartitionActor, "is_alive", property(lambda self: self.is_open))
-
-
-class _NoAlarms:
-    """Takes an alarm and forgets it."""
-
-    def set(self, key: int, at: int | None) -> None:
-        del key, at
 
 
 @plant

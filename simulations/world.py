@@ -79,7 +79,11 @@ class World:
         self.facts = Facts()
         self.network = CountingNetwork(Duration(options.latency_us), self.facts)
         self.seen = Observations()
-        self.terms = Terms(grace=SESSION_GRACE, latency=options.latency_us / 1_000_000)
+        self.terms = Terms(
+            grace=SESSION_GRACE,
+            latency=options.latency_us / 1_000_000,
+            skew=2 * options.clock_skew_us,
+        )
         self.workload = Workload(options, trace, self.seen, self.network)
         self.hostiles = [
             Hostile(options, trace, self.seen, ADDRESS, number) for number in range(options.hostiles)

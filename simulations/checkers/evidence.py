@@ -22,6 +22,8 @@ class Terms:
     attempts_max: dict[int, int] = attrs.Factory(dict)
     grace: int = 5_000_000
     """Microseconds that a lost session's held reservations have."""
+    skew: int = 0
+    """Microseconds by which the clocks of two owners may differ."""
     latency: float = 0.0
     """Seconds that a message is under way, at most."""
 

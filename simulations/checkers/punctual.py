@@ -16,15 +16,26 @@ def check_punctual(evidence: Evidence) -> list[str]:
     for history in evidence.histories.values():
         claims = history.claimed_at
         index = 0
+        since: dict[int, int] = {}
         for step in history.steps:
+            # Only what waits can expire, or come due: what was held until then does so when it is back.
+            waiting_since = since.get(step.item, 0)
+            since[step.item] = step.at
             while index < len(claims) and claims[index][0] <= step.position:
                 index += 1
             expected, what = _expected(step)
             if not what:
                 continue
             # A new owner has to come to it first.
-            late = step.at - max(expected, claims[index - 1][1] if index else 0)
-            if late > LATE_MAX and _is_calm(evidence, calm, history, step, late / 1_000_000):
+            late = step.at - max(
+                expected,
+                claims[index - 1][1] if index else 0,
+                waiting_since if step.before != "reserved" else 0,
+            )
+            # A log's time never goes back: behind an owner whose clock was ahead it stands still for a while.
+            if late > LATE_MAX + evidence.terms.skew and _is_calm(
+                evidence, calm, history, step, late / 1_000_000
+            ):
                 faults.append(
                     f"{what} {late} us late (item {history.partition}.{step.item}, record {step.position})"
                 )
