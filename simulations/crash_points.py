@@ -56,7 +56,7 @@ def visit(
 def baseline(name: str) -> tuple[Case, int]:
     """The scenario without a crash, and its steps."""
     case = Case.draw(SEED, "", scenario=name)
-    return case, case.run().steps
+    return case, case.run().lived
 
 
 def single_crashes(case: Case, steps: int, every: int = 1, first: int = 1) -> Iterator[Case]:

@@ -31,6 +31,8 @@ class Outcome:
     marks: dict[str, int]
     acknowledged: int
     delivered: int
+    lived: int = 0
+    """Steps until the run was over; those that judge it come after."""
 
     @property
     def promise(self) -> str:

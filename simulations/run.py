@@ -44,7 +44,13 @@ class _Watch(trio.abc.Instrument):
         self._steps = 0
         self._moment = -1.0
         self._since = 0
+        self.lived = 0
+        """Steps until the world ended."""
         self.stood_still = ""
+
+    def end(self) -> None:
+        """What comes now is about the run, and none of it."""
+        self.lived = self._steps
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self._steps += 1
@@ -77,6 +83,7 @@ def run_world(
         with scope:
             await (world.run() if story is None else story(world))
         ended_at = trio.current_time()
+        watch.end()
         if not watch.stood_still:
             faults.extend(await judge(world, without))
 
@@ -111,6 +118,7 @@ def run_world(
         dict(trace.marks),
         world.seen.acknowledged,
         world.seen.delivered,
+        watch.lived,
     )
 
 

