@@ -311,9 +311,11 @@ class SimulatedLog(MemoryLog):
     async def put_snapshot(self, snapshot: Snapshot) -> None:
         await self._call()
         await super().put_snapshot(snapshot)
-        kept = self._simulated.partitions[snapshot.partition].snapshots
-        # The one before must be whole: where history was dropped, two that rot in a row are a lost partition.
-        if len(kept) > 1 and row_checksum(kept[-2][0]) == kept[-2][1] and self.fate.damages_snapshot():
+        there = self._simulated.partitions[snapshot.partition]
+        kept = there.snapshots
+        # The one before must be whole, and behind what was dropped: else the last copy would be lost, and no
+        # program helps against that.
+        if len(kept) > 1 and _is_usable(*kept[-2], there.first) and self.fate.damages_snapshot():
             rotten, checksum = kept[-1]
             kept[-1] = (attrs.evolve(rotten, head=rotten.head[:-1] + bytes([rotten.head[-1] ^ 1])), checksum)
 
@@ -336,3 +338,7 @@ class SimulatedLog(MemoryLog):
     async def drop(self, bucket: int) -> None:
         await self._call()
         await super().drop(bucket)
+
+
+def _is_usable(snapshot: Snapshot, checksum: bytes, first: int) -> bool:
+    return row_checksum(snapshot) == checksum and snapshot.position + 1 >= first

@@ -166,11 +166,11 @@ class Workload:
         window = _HEALED_WINDOW if self.is_healed else dice.choice((1, 2, 10, 100))
         batch_max = dice.choice((1, 4, 50))
         held = dice.random() < 0.7
+        asked = trio.current_time()
         async with (
             connect(ADDRESS, client=f"{name}.{life}", env=env, reconnect_timeout=None) as client,
             client.consume(queue, window=window, batch=batch_max, held=held) as items,
         ):
-            asked = trio.current_time()
             holding: list[Batch] = []
             with self._hungry(name, queue) as hunger:
                 async for batch in items.batches():
@@ -231,12 +231,12 @@ class Workload:
         """Once all is healed: an honest, fast consumer with credit, so that an end is possible at all."""
         name, dice = f"rescuer-{number}", self._dice("rescuer", number)
         while True:
+            asked = trio.current_time()
             try:
                 async with (
                     connect(ADDRESS, client=name, env=env, reconnect_timeout=None) as client,
                     client.consume(f"q{number}", window=_HEALED_WINDOW, batch=200) as items,
                 ):
-                    asked = trio.current_time()
                     with self._hungry(name, f"q{number}") as hunger:
                         async for batch in items.batches():
                             hunger.ends()

@@ -26,6 +26,8 @@ from querator.log.store import Bucket, LogStore
 
 _LOOK: Final = Duration(10 * SECOND)
 _COMMIT_WAIT: Final = Duration(5_000)
+_LOOKS: Final = 20
+"""At a tail that is ahead of the actor's."""
 
 
 class BucketService:
@@ -160,7 +162,24 @@ class BucketService:
             return "not every live payload could be carried"
         if not await self._snapshots.take(actor):
             return "it has no snapshot behind the bucket"
+        if not await self._is_last(name, actor):
+            return "somebody else may have written to it"
         return await self._unreadable(name, StateReader(partition), Position(start - 1))
+
+    async def _is_last(self, name: str, actor: PartitionActor) -> bool:
+        """Whether all that is in the partition's sealed buckets is this actor's to know. A rival's claim that
+        it has not met yet may be in one of them, behind the snapshot: dropped, nobody could open the
+        partition any more. What comes from now on goes into the open bucket."""
+        store = self._stores[name]
+        for _ in range(_LOOKS):
+            tail = await store.tail(actor.partition)
+            if not actor.is_open or tail is None:
+                return False
+            if tail.position <= actor.tail:
+                return tail.position < actor.tail or tail.hash == actor.tail_hash
+            # Perhaps its own record, of which it will hear in a moment.
+            await self._env.clock.sleep(_COMMIT_WAIT)
+        return False
 
     async def _unreadable(self, name: str, reader: CatalogReader | StateReader, end: Position) -> str:
         """Read the snapshots back, as a restart would: that one was stored is no proof that it is there.

@@ -452,6 +452,11 @@ class PartitionActor:
 
     def request_capture(self, request: "CaptureRequest") -> None:
         """Begin a snapshot at the next moment at which the state is the fold up to a sealed record."""
+        if not self.is_alive:
+            # Thrown away, with decisions that never got into the log: its state is nothing's fold.
+            request.begun.set()
+            request.committed.set()
+            return
         self._capture = request
         if not self._pending.events and self._in_flight is None:
             # Nothing is ahead of the log: the state is the fold up to the tail.

@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from querator.actors.claim import claim
 from querator.actors.verification import verify_partition
 from querator.core.ids import QueueName
 from querator.env.virtual import virtual_env
@@ -174,3 +175,42 @@ async def test_a_bucket_is_kept_while_no_snapshot_behind_it_can_be_read_back(
             await settle_down()
             assert partition in node.broker.actors
             assert len(client.reservations) == 1
+
+
+async def test_a_bucket_is_kept_while_a_rival_has_claimed_what_it_holds(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """Its owner has not met the claim yet, so its snapshot is before it: nobody could open what is left."""
+    async with world.node() as node:
+        partition = await world.create(node)
+        Client(node).produce(b"x")
+        await settle_down()
+        rival = virtual_env(2)
+        await claim(MemoryLog(rival, world.disk), rival, partition, node="rival")
+        # Closed by another process, that is: this one would announce it, and meet the claim.
+        await node.stores["memory"].roll()
+        assert await node.buckets.prune("memory", buckets_kept=1) == []
+        Client(node).produce(b"y", request=2)
+        await trio.sleep(2)
+        assert node.broker.actors[partition].is_open
+
+
+async def test_what_was_thrown_away_with_decisions_that_were_not_committed_gives_no_snapshot(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """Its state is ahead of the log: as a snapshot at the tail it would be believed after a restart."""
+    async with world.node() as node:
+        partition = await world.create(node)
+        Client(node).produce(b"x")
+        await settle_down()
+        actor = node.broker.actors[partition]
+        world.gate.close()
+        Client(node).produce(b"y")
+        await world.gate.wait_arrived()
+        rival = virtual_env(2)
+        await claim(MemoryLog(rival, world.disk), rival, partition, node="rival")
+        world.gate.open()
+        await settle_down()
+        assert not actor.is_alive
+        assert actor.state.produced == 2
+        assert not await node.snapshots.take(actor)
