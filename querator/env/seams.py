@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from querator.core.ids import Duration, Instant
+from querator.core.invariants import violated
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -172,13 +173,13 @@ class Processes(Protocol):
 
 
 class NoProcesses:
-    """Where there is but one."""
+    """Where there is but one. Who wants to run something asks for ``cores`` first."""
 
     cores = 0
 
     def run(self, module: str, *, is_modest: bool = False) -> AbstractAsyncContextManager[trio.abc.Stream]:
         del is_modest
-        raise NotImplementedError(f"there are no processes here to run {module}")
+        violated(f"no processes here, and one was asked to run {module}")
 
 
 @attrs.frozen(kw_only=True)

@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock, check_half_closeable_stream, wait_all_tasks_blocked
 
 from querator.core.ids import DAY, HOUR, MILLISECOND, MINUTE, SECOND, Duration, Instant
+from querator.core.invariants import InvariantViolation
 from querator.env import FileLocked
 from querator.env.trio_clock import EPOCH, TrioClock
 from querator.env.virtual import (
@@ -212,3 +213,11 @@ async def test_nodes_share_a_network_and_nothing_else() -> None:
     assert not await two.files.exists(Path("f"))
     assert await one.threads.run(int, "3") == 3
     assert await one.threads.run(int, "3", limiter=trio.CapacityLimiter(1)) == 3
+
+
+def test_nothing_runs_in_other_processes_where_there_are_none() -> None:
+    """Who did not look at ``cores`` has a bug, which is said as all bugs are."""
+    processes = virtual_env(1).processes
+    assert processes.cores == 0
+    with pytest.raises(InvariantViolation, match="module"):
+        processes.run("some.module")
