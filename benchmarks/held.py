@@ -16,9 +16,10 @@ from typing import Any
 
 import trio
 
-from benchmarks.processes import Server, free_port, server, start_server, start_worker
+from benchmarks.processes import Server, server, start_server, start_worker
 from querator.client import connect
 from querator.core.limits import WINDOW_ITEMS_MAX
+from tests.ports import free_port
 
 QUEUE = "bench"
 PAYLOAD = b"x" * 100

@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from querator.client import connect
+from tests.ports import free_port
 
 QUEUE = "bench"
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -33,13 +34,6 @@ def resident_bytes(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @attrs.define

@@ -14,7 +14,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -29,6 +28,7 @@ import pytest
 from psycopg import sql
 
 from querator.log.postgres.migrate import install
+from tests.ports import free_port
 
 APP_ROLE = "querator_app"
 """What tests connect as: the role that may only add to the log and read it."""
@@ -87,13 +87,6 @@ def run_as(root: Path) -> dict[str, Any]:
     for path in (root, *root.glob("*")):
         os.chown(path, user.pw_uid, user.pw_gid)
     return {"cwd": root, "user": user.pw_uid, "group": user.pw_gid, "extra_groups": ()}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _is_main_thread() -> bool:

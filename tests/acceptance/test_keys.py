@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import free_port, start_server
+from benchmarks.processes import start_server
 from tests.acceptance.calls import ask, call, with_a_key
+from tests.ports import free_port
 
 
 def test_a_closed_door_stays_closed_and_no_key_is_on_the_disk(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import Server, free_port, start_server
+from benchmarks.processes import Server, start_server
+from tests.ports import free_port
 
 LINES = int(os.environ.get("QUERATOR_KILL_LINES", "30000"))
 KILLS = int(os.environ.get("QUERATOR_KILLS", "10"))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from benchmarks.processes import free_port, start_server
+from benchmarks.processes import start_server
+from tests.ports import free_port
 from tests.postgres import APP_ROLE, OWNER_ROLE, Cluster, shared_cluster
 
 

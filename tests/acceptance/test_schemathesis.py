@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.processes import Server, free_port, start_server
+from benchmarks.processes import Server, start_server
 from querator.api.http.endpoints import ENDPOINTS
 from tests.acceptance.calls import ask, call, with_a_key
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 NOT_SURE = {

@@ -15,7 +15,7 @@ from typing import IO, TypeAlias
 import attrs
 import trio
 
-from tests.postgres import free_port
+from tests.ports import free_port
 
 POLL = 0.02
 """Seconds between two looks."""

@@ -57,10 +57,14 @@ async def test_one_postgresql_is_killed_and_the_queue_goes_on_with_the_other(
             for _ in range(8):
                 nursery.start_soon(produce, b"during")
             await until("the other partition answers", lambda: b"during" in answered)
-            health = await server.health()
-            assert health is not None
-            assert (health[0], json.loads(health[1])["status"]) == (200, "pass")
-            assert "store 'more' is away" in health[1]
+
+            async def is_noticed() -> bool:
+                health = await server.health()
+                assert health is not None
+                assert (health[0], json.loads(health[1])["status"]) == (200, "pass")
+                return "store 'more' is away" in health[1]
+
+            await until("the store that is away is seen in the health", is_noticed)
             # A start does not need it either.
             server.kill()
             await server.start_surely()

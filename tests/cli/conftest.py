@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import msgspec
 import pytest
 
 from querator.cli import main
+from tests.ports import free_port
 
 SERVER_SECONDS = 30
 
@@ -44,9 +44,7 @@ class Served:
 
 def start(*options: str) -> Served:
     """A server that answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "querator", "serve", "--address", address, "--json", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
