@@ -5,9 +5,12 @@ the dice's; ``long`` (``make test-long``) draws new ones and many more.
 """
 
 import os
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
+
+from tests.postgres import Cluster, fresh_database, shared_cluster
 
 hypothesis.settings.register_profile(
     "ci",
@@ -46,3 +49,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """The PostgreSQL that all tests share; one that kills its server makes its own (``own_cluster``)."""
+    return shared_cluster()
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> Iterator[str]:
+    """A database with our schema, for one test."""
+    with fresh_database(cluster) as name:
+        yield name

@@ -291,6 +291,18 @@ def hold_next_position(rival: psycopg.Connection, partition: int) -> None:
     )
 
 
+@contextmanager
+def own_cluster() -> Iterator[Cluster]:
+    """A server to be ill-treated: running, with our schema in its template."""
+    made = Cluster.create()
+    try:
+        made.start()
+        prepare(made)
+        yield made
+    finally:
+        made.destroy()
+
+
 @functools.cache
 def shared_cluster() -> Cluster:
     """The one that most tests share; kill tests make their own."""

@@ -6,12 +6,11 @@ keeps for ever), then the source's *moved*. Whatever is repeated after a crash i
 
 from typing import Any
 
-import trio
-
 from querator.actors.broker import Broker
 from querator.actors.partition import PartitionActor
 from querator.actors.payloads import PayloadService
 from querator.actors.supervisor import ask
+from querator.actors.wanted import Wanted
 from querator.core.commands import ConfirmMoves, ReadStats, Receive
 from querator.core.events import Attributes
 from querator.core.evolve import ATTRIBUTE_NAMES
@@ -34,24 +33,17 @@ class Mover:
         self._broker = broker
         self._payloads = payloads
         self._env = env
-        self._wanted: dict[int, PartitionActor] = {}
-        self._signal = trio.Event()
+        self._wanted = Wanted()
         self.moved = 0
 
     def leaving(self, actor: PartitionActor) -> None:
         """The partition has dead items for another one."""
-        if actor.partition not in self._wanted:
-            self._wanted[actor.partition] = actor
-            self._signal.set()
+        self._wanted.add(actor)
 
     async def run(self) -> None:
         """Move; for ever."""
         while True:
-            if not self._wanted:
-                self._signal = trio.Event()
-                await self._signal.wait()
-            partition = next(iter(self._wanted))
-            actor = self._wanted.pop(partition)
+            actor = await self._wanted.take()
             again = False
             for target in list(actor.state.outbound):
                 try:
@@ -60,7 +52,7 @@ class Mover:
                     again = True
             if again and actor.is_open:
                 await self._env.clock.sleep(_RETRY)
-                self._wanted.setdefault(partition, actor)
+                self._wanted.add(actor)
 
     async def _move(self, actor: PartitionActor, target: PartitionId) -> bool:
         """Move all that waits; whether some could not go yet."""

@@ -7,11 +7,10 @@ reserved leave, the last in line first.
 
 from typing import Final
 
-import trio
-
 from querator import telemetry
 from querator.actors.broker import Broker
 from querator.actors.partition import PartitionActor
+from querator.actors.wanted import Wanted
 from querator.core.ids import MILLISECOND, Duration, Position, QueueName
 from querator.core.limits import (
     PAYLOAD_MEMORY_BYTES,
@@ -41,33 +40,27 @@ class PayloadService:
         self._stores = stores
         self._env = env
         self._budget = budget
-        self._wanted: dict[int, PartitionActor] = {}
-        self._signal = trio.Event()
+        self._wanted = Wanted()
         self.reads = 0
         self.spilled = 0
 
     def starved(self, actor: PartitionActor) -> None:
         """The actor's line waits for the payloads of segment ``state.starved``."""
-        self._wanted[actor.partition] = actor
-        self._signal.set()
+        self._wanted.add(actor)
 
     async def run(self) -> None:
         """Read what lines wait for; for ever."""
         while True:
-            if not self._wanted:
-                self._signal = trio.Event()
-                await self._signal.wait()
-            partition = next(iter(self._wanted))
-            actor = self._wanted.pop(partition)
+            actor = await self._wanted.take()
             if not actor.is_open or actor.state.starved is None:
                 continue
             try:
                 for number in self._ahead(actor.state):
                     await self._fill(actor, number, self._stores[actor.store_name])
             except LogError as error:
-                telemetry.emit("payloads.unavailable", partition=partition, error=str(error))
+                telemetry.emit("payloads.unavailable", partition=actor.partition, error=str(error))
                 await self._env.clock.sleep(_RETRY)
-                self._wanted[partition] = actor
+                self._wanted.add(actor)
                 continue
             broker = self._broker
             broker.begin_turn()

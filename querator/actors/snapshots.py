@@ -12,6 +12,7 @@ import trio
 
 from querator import telemetry
 from querator.actors.partition import CaptureRequest, PartitionActor
+from querator.actors.wanted import Wanted
 from querator.core.ids import PartitionId, Position
 from querator.core.limits import SNAPSHOT_BYTES, SNAPSHOT_RECORDS
 from querator.core.snapshot import VERSION, Capture
@@ -31,26 +32,21 @@ class SnapshotService:
     def __init__(self, stores: dict[str, LogStore], env: Env) -> None:
         self._stores = stores
         self._env = env
-        self._wanted: dict[int, PartitionActor] = {}
+        self._wanted = Wanted()
         self._last: dict[PartitionId, tuple[int, tuple[tuple[int, int], ...]]] = {}
         """By partition: position and chunks of the last snapshot that this process stored."""
-        self._signal = trio.Event()
         self._one = trio.Lock()
         self.taken = 0
 
     def committed(self, actor: PartitionActor) -> None:
         """Ask for a snapshot when enough was logged since the last one."""
         if actor.log_records >= SNAPSHOT_RECORDS or actor.log_bytes >= SNAPSHOT_BYTES:
-            self._wanted[actor.partition] = actor
-            self._signal.set()
+            self._wanted.add(actor)
 
     async def run(self) -> None:
         """Take what is asked for; for ever."""
         while True:
-            if not self._wanted:
-                self._signal = trio.Event()
-                await self._signal.wait()
-            _, actor = self._wanted.popitem()
+            actor = await self._wanted.take()
             if actor.is_open:
                 await self.take(actor)
 

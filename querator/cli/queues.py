@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
+import attrs
 from cyclopts import App, Parameter
 
 from querator.cli.exits import UsageError
@@ -29,29 +30,70 @@ _DURATIONS: Final = (
 )
 _INSTANTS: Final = ("created_at", "updated_at")
 
-Partitions = Annotated[int | None, Parameter(help="How many partitions; each has an order of its own.")]
-ReservationTimeout = Annotated[str | None, Parameter(help="How long a reservation lasts, as 60s.")]
-MaxRuntime = Annotated[
-    str | None, Parameter(help="How long a reservation that its session keeps alive may last at most, as 1h.")
-]
-ExpireTimeout = Annotated[
-    str | None, Parameter(help="How long an item may wait before it is dead (expired); 0: for ever.")
-]
-AttemptsMax = Annotated[int | None, Parameter(help="Attempts before an item is dead; 0: no limit.")]
-BackoffBase = Annotated[str | None, Parameter(help="Delay after the first failed attempt; 0: none.")]
-BackoffFactor = Annotated[float | None, Parameter(help="By how much each further delay is longer.")]
-BackoffLimit = Annotated[str | None, Parameter(help="The longest delay.")]
-BackoffJitter = Annotated[float | None, Parameter(help="The share of a delay that is random, 0 to 1.")]
-DeadQueue = Annotated[str | None, Parameter(help="The queue that takes dead items; '': they stay.")]
-DeadRetention = Annotated[str | None, Parameter(help="How long dead items are kept, as 14d.")]
-SessionGrace = Annotated[
-    str | None, Parameter(help="How long a session that lost its connection keeps its reservations.")
-]
-DedupeWindow = Annotated[str | None, Parameter(help="How long dedupe keys are remembered, as 24h.")]
-ExportPayloads = Annotated[
-    bool | None, Parameter(help="Whether exports for analytics have the payloads as well.")
-]
-Reference = Annotated[str | None, Parameter(help="A note of your own.")]
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What a queue is created with and what can be changed; what is not given is left as it is."""
+
+    partitions: Annotated[
+        int | None, Parameter(help="How many partitions; each has an order of its own.")
+    ] = None
+    reservation_timeout: Annotated[str | None, Parameter(help="How long a reservation lasts, as 60s.")] = None
+    max_runtime: Annotated[
+        str | None,
+        Parameter(help="How long a reservation that its session keeps alive may last at most, as 1h."),
+    ] = None
+    expire_timeout: Annotated[
+        str | None, Parameter(help="How long an item may wait before it is dead (expired); 0: for ever.")
+    ] = None
+    attempts_max: Annotated[int | None, Parameter(help="Attempts before an item is dead; 0: no limit.")] = (
+        None
+    )
+    backoff_base: Annotated[str | None, Parameter(help="Delay after the first failed attempt; 0: none.")] = (
+        None
+    )
+    backoff_factor: Annotated[float | None, Parameter(help="By how much each further delay is longer.")] = (
+        None
+    )
+    backoff_limit: Annotated[str | None, Parameter(help="The longest delay.")] = None
+    backoff_jitter: Annotated[
+        float | None, Parameter(help="The share of a delay that is random, 0 to 1.")
+    ] = None
+    dead_queue: Annotated[str | None, Parameter(help="The queue that takes dead items; '': they stay.")] = (
+        None
+    )
+    dead_retention: Annotated[str | None, Parameter(help="How long dead items are kept, as 14d.")] = None
+    session_grace: Annotated[
+        str | None, Parameter(help="How long a session that lost its connection keeps its reservations.")
+    ] = None
+    dedupe_window: Annotated[str | None, Parameter(help="How long dedupe keys are remembered, as 24h.")] = (
+        None
+    )
+    export_payloads: Annotated[
+        bool | None, Parameter(help="Whether exports for analytics have the payloads as well.")
+    ] = None
+    reference: Annotated[str | None, Parameter(help="A note of your own.")] = None
+
+    def params(self) -> dict[str, Any]:
+        """What was given, as the calls take it: durations in microseconds, the backoff in one."""
+        params = given(**attrs.asdict(self, filter=lambda field, _: not field.name.startswith("backoff_")))
+        for field in _DURATIONS:
+            if field in params:
+                params[field] = read_duration(params[field], f"--{field.replace('_', '-')}")
+        return params | given(backoff=self._backoff())
+
+    def _backoff(self) -> dict[str, Any] | None:
+        base, limit = self.backoff_base, self.backoff_limit
+        parts = given(
+            base=None if base is None else read_duration(base, "--backoff-base"),
+            factor=self.backoff_factor,
+            limit=None if limit is None else read_duration(limit, "--backoff-limit"),
+            jitter=self.backoff_jitter,
+        )
+        if parts and "base" not in parts:
+            raise UsageError("--backoff-factor, --backoff-limit and --backoff-jitter go with --backoff-base")
+        return parts or None
 
 
 @app.command
@@ -59,49 +101,23 @@ async def create(
     name: str,
     *,
     target: Target | None = None,
-    partitions: Partitions = None,
+    settings: Settings | None = None,
     ordering: Annotated[
         Literal["fifo", "key"] | None,
         Parameter(help="fifo: by place; key: at most one reservation per key at a time."),
     ] = None,
     namespace: Annotated[str | None, Parameter(help="The namespace that the queue belongs to.")] = None,
-    reservation_timeout: ReservationTimeout = None,
-    max_runtime: MaxRuntime = None,
-    expire_timeout: ExpireTimeout = None,
-    attempts_max: AttemptsMax = None,
-    backoff_base: BackoffBase = None,
-    backoff_factor: BackoffFactor = None,
-    backoff_limit: BackoffLimit = None,
-    backoff_jitter: BackoffJitter = None,
-    dead_queue: DeadQueue = None,
-    dead_retention: DeadRetention = None,
-    session_grace: SessionGrace = None,
-    dedupe_window: DedupeWindow = None,
-    export_payloads: ExportPayloads = None,
-    reference: Reference = None,
     exist_ok: Annotated[
         bool, Parameter(negative="", help="It is fine when the queue exists; it is left as it is.")
     ] = False,
 ) -> None:
     """Create a queue."""
     target = target or Target()
-    params = _settings(
-        name=name,
-        partitions=partitions,
-        ordering=ordering,
-        namespace=namespace,
-        reservation_timeout=reservation_timeout,
-        max_runtime=max_runtime,
-        expire_timeout=expire_timeout,
-        attempts_max=attempts_max,
-        backoff=_backoff(backoff_base, backoff_factor, backoff_limit, backoff_jitter),
-        dead_queue=dead_queue,
-        dead_retention=dead_retention,
-        session_grace=session_grace,
-        dedupe_window=dedupe_window,
-        export_payloads=export_payloads,
-        reference=reference,
-    )
+    params = {
+        "name": name,
+        **given(ordering=ordering, namespace=namespace),
+        **(settings or Settings()).params(),
+    }
     done = f"created queue {name}"
     async with target.connect("queues create") as q:
         try:
@@ -115,47 +131,14 @@ async def create(
 
 
 @app.command
-async def update(
-    name: str,
-    *,
-    target: Target | None = None,
-    partitions: Partitions = None,
-    reservation_timeout: ReservationTimeout = None,
-    max_runtime: MaxRuntime = None,
-    expire_timeout: ExpireTimeout = None,
-    attempts_max: AttemptsMax = None,
-    backoff_base: BackoffBase = None,
-    backoff_factor: BackoffFactor = None,
-    backoff_limit: BackoffLimit = None,
-    backoff_jitter: BackoffJitter = None,
-    dead_queue: DeadQueue = None,
-    dead_retention: DeadRetention = None,
-    session_grace: SessionGrace = None,
-    dedupe_window: DedupeWindow = None,
-    export_payloads: ExportPayloads = None,
-    reference: Reference = None,
-) -> None:
+async def update(name: str, *, target: Target | None = None, settings: Settings | None = None) -> None:
     """Change a queue's settings; what is not given stays. Applies to what happens from now on."""
     target = target or Target()
-    params = _settings(
-        name=name,
-        partitions=partitions,
-        reservation_timeout=reservation_timeout,
-        max_runtime=max_runtime,
-        expire_timeout=expire_timeout,
-        attempts_max=attempts_max,
-        backoff=_backoff(backoff_base, backoff_factor, backoff_limit, backoff_jitter),
-        dead_queue=dead_queue,
-        dead_retention=dead_retention,
-        session_grace=session_grace,
-        dedupe_window=dedupe_window,
-        export_payloads=export_payloads,
-        reference=reference,
-    )
-    if len(params) == 1:
+    params = (settings or Settings()).params()
+    if not params:
         raise UsageError("nothing to change: give at least one setting, such as --attempts-max 5")
     async with target.connect("queues update") as q:
-        queue = await q.call("queues.update", params)
+        queue = await q.call("queues.update", {"name": name, **params})
     _print_queue(queue, target, f"updated queue {name}")
 
 
@@ -262,29 +245,6 @@ async def _set(name: str, target: Target, method: str, word: str) -> None:
     async with target.connect(method.replace(".", " ")) as q:
         queue = await q.call(method, {"name": name})
     _print_queue(queue, target, f"{word} queue {name}")
-
-
-def _settings(**settings: Any) -> dict[str, Any]:
-    """What was given, with durations in microseconds."""
-    params = given(**settings)
-    for field in _DURATIONS:
-        if field in params:
-            params[field] = read_duration(params[field], f"--{field.replace('_', '-')}")
-    return params
-
-
-def _backoff(
-    base: str | None, factor: float | None, limit: str | None, jitter: float | None
-) -> dict[str, Any] | None:
-    parts = given(
-        base=None if base is None else read_duration(base, "--backoff-base"),
-        factor=factor,
-        limit=None if limit is None else read_duration(limit, "--backoff-limit"),
-        jitter=jitter,
-    )
-    if parts and "base" not in parts:
-        raise UsageError("--backoff-factor, --backoff-limit and --backoff-jitter go with --backoff-base")
-    return parts or None
 
 
 def _print_queue(queue: Mapping[str, Any], target: Target, done: str) -> None:

@@ -16,7 +16,7 @@ from tests.acceptance.test_postgres_server import querator, url
 from tests.blackbox.ownership import owns
 from tests.blackbox.processes import Server, until
 from tests.blackbox.test_ownership import http_get
-from tests.postgres import APP_ROLE, OWNER_ROLE, Cluster, prepare, shared_cluster
+from tests.postgres import APP_ROLE, OWNER_ROLE, Cluster, prepare
 
 CONFIG = 78
 
@@ -29,16 +29,6 @@ def careless() -> Iterator[Cluster]:
     prepare(made)
     yield made
     made.destroy()
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return shared_cluster()
-
-
-@pytest.fixture
-def database(cluster: Cluster) -> str:
-    return cluster.new_database("querator_template")
 
 
 def serve(log: str, data: Path, *more: str) -> str:

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from benchmarks.processes import start_server
 from tests.ports import free_port
-from tests.postgres import APP_ROLE, OWNER_ROLE, Cluster, shared_cluster
+from tests.postgres import APP_ROLE, OWNER_ROLE, Cluster
 
 
 def querator(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -21,11 +21,6 @@ def querator(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess
 
 def url(cluster: Cluster, database: str, role: str) -> str:
     return f"postgresql://{role}@127.0.0.1:{cluster.port}/{database}"
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return shared_cluster()
 
 
 @pytest.fixture

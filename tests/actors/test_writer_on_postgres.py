@@ -1,6 +1,6 @@
 """A node on a real PostgreSQL: what blocks one partition delays no other, and leaves no dead rows."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import psycopg
@@ -14,7 +14,7 @@ from querator.core.replies import Produced
 from querator.env.real import real_env
 from querator.log.postgres import PostgresLog, append
 from tests.actors.conftest import Client, World
-from tests.postgres import Cluster, fresh_database, hold_next_position, shared_cluster
+from tests.postgres import Cluster, hold_next_position
 
 Q = QueueName("q")
 PATIENCE_SECONDS = 60.0
@@ -29,17 +29,6 @@ UNTIL_RELEASED = """
     create trigger wait before insert on querator.log for each row
         when (new.partition = {partition}) execute function public.wait();
 """
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return shared_cluster()
-
-
-@pytest.fixture
-def database(cluster: Cluster) -> Iterator[str]:
-    with fresh_database(cluster) as name:
-        yield name
 
 
 @asynccontextmanager

@@ -5,10 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from querator.analytics.export import Exporter
 from querator.analytics.manifest import read_manifest
@@ -18,7 +15,7 @@ from querator.log.sqlite import SqliteLog
 from querator.log.store import LogStore
 from tests.analytics.histories import PartitionHistory, catalog_records, random_history, store_records
 from tests.analytics.test_export import make_store, rows_of
-from tests.postgres import Cluster, fresh_database, shared_cluster
+from tests.postgres import Cluster
 
 QUEUES = {"mail": [4, 5]}
 
@@ -35,17 +32,6 @@ async def fill(store: LogStore, histories: list[PartitionHistory]) -> None:
 
 async def export(store: LogStore, directory: Path) -> None:
     await Exporter(real_env(), [store], directory).refresh()
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return shared_cluster()
-
-
-@pytest.fixture
-def database(cluster: Cluster) -> Iterator[str]:
-    with fresh_database(cluster) as name:
-        yield name
 
 
 async def test_a_live_database_is_followed_while_its_server_writes(

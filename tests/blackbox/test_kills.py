@@ -11,18 +11,15 @@ import pytest
 from tests.blackbox.arena import open_arena
 from tests.blackbox.faults import CLIENT_FAULTS, POSTGRES_FAULTS, SERVER_FAULTS, Fault
 from tests.blackbox.run import conclude, strike
-from tests.postgres import Cluster, prepare
+from tests.postgres import Cluster, own_cluster
 
 PATIENCE = 300
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    made = Cluster.create()
-    made.start()
-    prepare(made)
-    yield made
-    made.destroy()
+    with own_cluster() as made:
+        yield made
 
 
 @pytest.mark.parametrize(

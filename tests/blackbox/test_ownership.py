@@ -16,16 +16,11 @@ from tests.blackbox.arena import QUEUE, Arena, address_of, open_arena
 from tests.blackbox.ownership import OWNERSHIP_FAULTS, STANDS_BY, kill_owner, owns, watching
 from tests.blackbox.processes import Server, until
 from tests.blackbox.run import conclude, strike
-from tests.postgres import Cluster, shared_cluster
+from tests.postgres import Cluster
 
 PATIENCE = 300
 PINGS = ("--ping-interval", "1")
 """So that clients notice soon that a server is stopped."""
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return shared_cluster()
 
 
 @pytest.fixture

@@ -10,18 +10,15 @@ import trio
 from querator.client import Client, connect
 from tests.blackbox.arena import address_of
 from tests.blackbox.processes import Server, until
-from tests.postgres import Cluster, prepare, shared_cluster
+from tests.postgres import Cluster, own_cluster, shared_cluster
 
 PATIENCE = 300
 
 
 @pytest.fixture
 def second() -> Iterator[Cluster]:
-    made = Cluster.create()
-    made.start()
-    prepare(made)
-    yield made
-    made.destroy()
+    with own_cluster() as made:
+        yield made
 
 
 async def conditions(client: Client) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """psycopg driven by trio: what is used of its private parts, and every way an answer can come."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import trio
@@ -11,20 +11,9 @@ from querator.errors import LogUnavailable
 from querator.log.postgres import wire
 from querator.log.postgres.classify import Meaning, classify
 from querator.log.postgres.connection import PREPARED_MAX, Connection, connect
-from tests.postgres import Cluster, fresh_database, shared_cluster
+from tests.postgres import Cluster
 
 SOON = Duration(10 * SECOND)
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return shared_cluster()
-
-
-@pytest.fixture
-def database(cluster: Cluster) -> Iterator[str]:
-    with fresh_database(cluster) as name:
-        yield name
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from querator.log.records import Record
 from querator.log.store import Verdict
 from tests.broken_disks import SMALL_DISK_SETTINGS, NotHere, fill, fsync_switch, small_disk
 from tests.log.records import make_chain, make_record
-from tests.postgres import Cluster, fresh_database, prepare
+from tests.postgres import Cluster, fresh_database, own_cluster, prepare
 
 ONE = PartitionId(1)
 PARTITIONS = 8
@@ -39,11 +39,8 @@ SLEEPS_AT_COMMIT = """
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    made = Cluster.create()
-    made.start()
-    prepare(made)
-    yield made
-    made.destroy()
+    with own_cluster() as made:
+        yield made
 
 
 @pytest.fixture

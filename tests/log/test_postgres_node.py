@@ -1,6 +1,6 @@
 """The line of nodes: the first one may claim, the others stand by, in database time."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
@@ -14,20 +14,9 @@ from querator.errors import LogUnavailable
 from querator.log.postgres import PostgresLog
 from querator.log.postgres.node import NodeLease, Role
 from querator.log.postgres.pool import Pool
-from tests.postgres import Cluster, fresh_database, shared_cluster
+from tests.postgres import Cluster
 
 SHORT = Duration(200 * MILLISECOND)
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return shared_cluster()
-
-
-@pytest.fixture
-def database(cluster: Cluster) -> Iterator[str]:
-    with fresh_database(cluster) as name:
-        yield name
 
 
 @pytest.fixture

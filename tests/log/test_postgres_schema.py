@@ -1,6 +1,5 @@
 """Migrations, rights, refusals at the start, and the plans of the hot statement."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -16,7 +15,7 @@ from querator.log.postgres.checks import UNSAFE_DURABILITY, UNSAFE_ROLE, Facts, 
 from querator.log.postgres.connection import connect
 from querator.log.store import Verdict
 from tests.log.records import make_chain, make_record
-from tests.postgres import APP_ROLE, OWNER_ROLE, Cluster, fresh_database, prepare, shared_cluster
+from tests.postgres import APP_ROLE, OWNER_ROLE, Cluster, prepare
 
 FINE = Facts(
     version=150_000,
@@ -31,17 +30,6 @@ FINE = Facts(
     role="app",
     is_superuser=False,
 )
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return shared_cluster()
-
-
-@pytest.fixture
-def database(cluster: Cluster) -> Iterator[str]:
-    with fresh_database(cluster) as name:
-        yield name
 
 
 @pytest.fixture
