@@ -11,7 +11,7 @@ from querator.client.answers import Answer
 from querator.client.errors import ClientError, OutcomeUnknown, Rejected
 from querator.client.holding import Sink
 from querator.client.producing import Stream
-from querator.client.requests import unexpected
+from querator.client.requests import Doubtful, Harmless, unexpected
 from querator.core.replies import Code
 from querator.protocol.messages import (
     Empty,
@@ -60,7 +60,7 @@ class Watcher:
         self.answer = answer
 
 
-class SubscribeRequest:
+class SubscribeRequest(Harmless):
     """Of one connection: the next one has its own. A refused subscription is gone."""
 
     __slots__ = ("_forget", "_subscription", "message")
@@ -96,7 +96,7 @@ class SubscribeRequest:
         self._subscription.sink.failed(error)
 
 
-class UnsubscribeRequest:
+class UnsubscribeRequest(Harmless):
     """Succeeds always: a subscription ends with its connection at the latest."""
 
     __slots__ = ("_answer", "_forget", "message")
@@ -128,7 +128,7 @@ class UnsubscribeRequest:
         self._answer.resolve(None)
 
 
-class WatchRequest:
+class WatchRequest(Harmless):
     """Of one connection, like a subscription."""
 
     __slots__ = ("_forget", "_watcher", "message")
@@ -158,7 +158,7 @@ class WatchRequest:
         """Asked again after the next welcome."""
 
 
-class ReserveRequest:
+class ReserveRequest(Doubtful):
     """Asks once. The reservation's messages are taken in by the protocol, which then resolves it."""
 
     __slots__ = ("answer", "message", "sink")
@@ -169,6 +169,7 @@ class ReserveRequest:
     weight = 128
 
     def __init__(self, message: Reserve, sink: Sink, answer: Answer[None]) -> None:
+        super().__init__()
         self.message = message
         self.sink = sink
         self.answer = answer
@@ -188,10 +189,10 @@ class ReserveRequest:
             self.answer.fail(error)
 
     def abandoned(self, error: ClientError) -> None:
-        self.answer.fail(error)
+        self.answer.fail(self.honest(error))
 
 
-class PartitionsRequest:
+class PartitionsRequest(Harmless):
     """Asks which partitions a queue has, for its produce stream."""
 
     __slots__ = ("_stream", "message")
@@ -222,7 +223,7 @@ class PartitionsRequest:
         self._stream.fail_held(error)
 
 
-class StrayRelease:
+class StrayRelease(Harmless):
     """Gives back what nobody here works on, whatever becomes of that."""
 
     __slots__ = ("_forget", "is_stale", "message")

@@ -24,7 +24,7 @@ class Rejected(ClientError):
 class ReservationLost(ClientError):
     """The reservation ended without our doing: somebody else may hold the item now.
 
-    Stop working on it. Nothing was changed by the settlement that met this error.
+    Stop working on it. The settlement that met this error changed nothing.
     """
 
     def __init__(self, why: str) -> None:
@@ -33,7 +33,11 @@ class ReservationLost(ClientError):
 
 
 class OutcomeUnknown(ClientError):
-    """The connection broke between request and answer: it may or may not have taken effect."""
+    """It may or may not have taken effect.
+
+    The connection broke between request and answer, and what was heard afterwards does not tell: a refusal
+    of the second sending says nothing of the first.
+    """
 
 
 class Disconnected(ClientError):

@@ -4,8 +4,8 @@ Nothing here is an object an item: a reservation counts what is open, a settleme
 indexes. Whoever hands items out sees to it that each index is settled once.
 
 A reservation that was lost sends no settlement any more: what was not sent fails with
-``ReservationLost``; what was sent and is unanswered when the connection breaks is asked again only if the
-server has not said that the reservation is lost.
+``ReservationLost``. What was sent and is unanswered when the connection breaks is asked again all the
+same: it may have been carried out before the reservation was lost, and the server remembers.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from querator.client.errors import (
     Rejected,
     ReservationLost,
 )
-from querator.client.requests import unexpected
+from querator.client.requests import Doubtful, unexpected
 from querator.core import limits
 from querator.core.replies import Code
 from querator.protocol.messages import (
@@ -110,14 +110,16 @@ class Delivery:
     count: int
 
 
-class Settlement:
-    """One message that settles or extends (part of) a reservation; a Request."""
+class Settlement(Doubtful):
+    """One message that settles (part of) a reservation; a Request."""
 
     __slots__ = ("_holdings", "draft", "message", "ranges", "reservation", "waiters")
 
     is_patient = True
+    is_repeatable = True
 
     def __init__(self, holdings: "Holdings", reservation: Reservation, draft: "Draft") -> None:
+        super().__init__()
         self._holdings = holdings
         self.reservation = reservation
         self.draft = draft
@@ -127,12 +129,8 @@ class Settlement:
         self.message: Complete | Retry | Release | Dead
 
     @property
-    def is_repeatable(self) -> bool:
-        return not self.reservation.lost
-
-    @property
     def is_stale(self) -> bool:
-        return bool(self.reservation.lost)
+        return bool(self.reservation.lost) and not self.is_doubtful
 
     @property
     def weight(self) -> int:
@@ -190,16 +188,16 @@ class Settlement:
         if error.code == Code.RESERVATION_LOST:
             self._holdings.lose(self.reservation, error.detail)
             self._settled_without(ReservationLost(error.detail), Code.RESERVATION_LOST)
-        elif error.code == Code.OUTCOME_UNKNOWN:
-            self._settled_without(OutcomeUnknown(error.detail), error.code)
         else:
-            self._settled_without(error, error.code)
+            self._settled_without(
+                self.honest(error), Code.OUTCOME_UNKNOWN if self.is_doubtful else error.code
+            )
 
     def abandoned(self, error: ClientError) -> None:
-        if self.reservation.lost:
+        if self.is_stale:
             error = ReservationLost(self.reservation.lost)
         self._holdings.settled(self.reservation)
-        self._fail(error)
+        self._fail(self.honest(error))
 
     def _settled_without(self, error: ClientError, code: str) -> None:
         self._holdings.settled(self.reservation)
@@ -217,7 +215,7 @@ Draft: TypeAlias = Callable[[int, str, "list[tuple[int, int]] | None"], "Complet
 """Makes the message of a settlement: (id, token, ranges)."""
 
 
-class Extension:
+class Extension(Doubtful):
     """An explicit extend; a Request."""
 
     __slots__ = ("_holdings", "answer", "message", "reservation")
@@ -232,6 +230,7 @@ class Extension:
         message: Extend,
         answer: Answer[int],
     ) -> None:
+        super().__init__()
         self._holdings = holdings
         self.reservation = reservation
         self.message = message
@@ -260,14 +259,16 @@ class Extension:
         self._holdings.settled(self.reservation)
         if error.code == Code.RESERVATION_LOST:
             self.answer.fail(ReservationLost(error.detail))
+        elif error.code == Code.OUTCOME_UNKNOWN:
+            self.answer.fail(OutcomeUnknown(error.detail))
         else:
-            self.answer.fail(error)
+            self.answer.fail(self.honest(error))
 
     def abandoned(self, error: ClientError) -> None:
-        if self.reservation.lost:
-            error = ReservationLost(self.reservation.lost)
+        # Whatever it moved, there is no deadline any more.
+        lost = ReservationLost(self.reservation.lost) if self.reservation.lost else None
         self._holdings.settled(self.reservation)
-        self.answer.fail(error)
+        self.answer.fail(lost or self.honest(error))
 
 
 def _refusal(code: str) -> ClientError:

@@ -20,7 +20,7 @@ import attrs
 
 from querator.client.answers import Answer
 from querator.client.errors import ClientError, OutcomeUnknown, Rejected
-from querator.client.requests import unexpected
+from querator.client.requests import Doubtful, unexpected
 from querator.core import limits
 from querator.core.replies import Code
 from querator.protocol.messages import Produce, Produced, ServerMessage
@@ -42,6 +42,18 @@ _SPLITTABLE: Final = frozenset(
     )
 )
 """Rejections that one of several coalesced calls may have brought on all of them."""
+
+_CERTAIN: Final = frozenset(
+    (
+        Code.INVALID,
+        Code.BATCH_EMPTY,
+        Code.BATCH_TOO_LARGE,
+        Code.PAYLOAD_TOO_LARGE,
+        Code.DEDUPE_FULL,
+    )
+)
+"""Rejections that say of every sending of a message that nothing was changed: it would have been refused
+before as well, or the partition has looked up its sequence first. All others are of their moment."""
 
 
 @attrs.define
@@ -77,7 +89,7 @@ class Receipt:
         return bool(self.duplicates)
 
 
-class Batch:
+class Batch(Doubtful):
     """Calls that share one produce message; once it has a message, a Request."""
 
     __slots__ = (
@@ -96,6 +108,7 @@ class Batch:
     is_stale = False
 
     def __init__(self, stream: "Stream", route: str | None, shape: tuple[str, ...]) -> None:
+        super().__init__()
         self.stream = stream
         self.route = route
         self.shape = shape
@@ -152,7 +165,7 @@ class Batch:
 
     def rejected(self, error: Rejected) -> None:
         self.stream.forget(self)
-        if error.code == Code.HALTED and self.stream.avoid(self):
+        if error.code == Code.HALTED and not self.is_doubtful and self.stream.avoid(self):
             return
         if error.code == Code.MIXED_PARTITIONS:
             self.stream.is_outdated = True
@@ -166,9 +179,14 @@ class Batch:
         self.fail(error)
 
     def fail(self, error: ClientError) -> None:
-        if isinstance(error, Rejected) and error.code == Code.SEQUENCE_TOO_OLD:
-            # The partition no longer knows whether it took this message.
-            error = OutcomeUnknown(error.detail)
+        if isinstance(error, Rejected):
+            if error.code == Code.SEQUENCE_TOO_OLD:
+                # The partition no longer knows whether it took this message.
+                error = OutcomeUnknown(error.detail)
+            elif error.code not in _CERTAIN:
+                error = self.honest(error)
+        else:
+            error = self.honest(error)
         for _, answer in self.calls:
             answer.fail(error)
 

@@ -238,6 +238,8 @@ class Protocol:
         self.state = State.DISCONNECTED
         self._urgent.clear()
         self._strays.clear()
+        for request in self._requests.values():
+            request.doubt()
         sent = [*self._requests.values(), *self._parked]
         self._requests = {}
         self._parked = []
@@ -260,6 +262,8 @@ class Protocol:
             return
         self.state = State.CLOSED
         self.failure = error
+        for request in self._requests.values():
+            request.doubt()
         waiting = [*self._requests.values(), *self._parked, *self._queued]
         self._requests = {}
         self._parked = []
@@ -648,6 +652,8 @@ class Protocol:
         if request.is_patient and (
             message.code in ASK_AGAIN or (message.code == Code.OUTCOME_UNKNOWN and request.is_repeatable)
         ):
+            if message.code == Code.OUTCOME_UNKNOWN:
+                request.doubt()
             self._parked.append(request)
             self.refusals += 1
             self.on_work()

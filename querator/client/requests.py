@@ -36,6 +36,10 @@ class Request(Protocol):
     def weight(self) -> int:
         """About how many bytes it takes in a frame."""
 
+    def doubt(self) -> None:
+        """It was sent, and its answer is lost, or was that nobody knows: it may have taken effect, and a
+        refusal that comes in the end says nothing of that."""
+
     def answered(self, message: ServerMessage) -> None: ...
 
     def rejected(self, error: Rejected) -> None: ...
@@ -44,7 +48,34 @@ class Request(Protocol):
         """There will be no answer."""
 
 
-class PlainRequest(Generic[T]):
+class Harmless:
+    """A request that leaves nothing behind which its caller would have to know of."""
+
+    __slots__ = ()
+
+    def doubt(self) -> None:
+        """It makes no difference."""
+
+
+class Doubtful:
+    """A request whose caller must know whether it took effect."""
+
+    __slots__ = ("is_doubtful",)
+
+    def __init__(self) -> None:
+        self.is_doubtful = False
+
+    def doubt(self) -> None:
+        self.is_doubtful = True
+
+    def honest(self, error: ClientError) -> ClientError:
+        """What may be said to the caller, when ``error`` is what was heard last."""
+        if not self.is_doubtful or isinstance(error, OutcomeUnknown):
+            return error
+        return OutcomeUnknown(f"sent, and not known whether it took effect; heard last: {error}")
+
+
+class PlainRequest(Doubtful, Generic[T]):
     """A request whose answer goes straight to the caller."""
 
     __slots__ = ("answer", "is_repeatable", "message", "wanted")
@@ -61,6 +92,7 @@ class PlainRequest(Generic[T]):
         *,
         is_repeatable: bool = False,
     ) -> None:
+        super().__init__()
         self.message = message
         self.wanted = wanted
         self.answer = answer
@@ -79,7 +111,8 @@ class PlainRequest(Generic[T]):
             self.answer.fail(error)
 
     def abandoned(self, error: ClientError) -> None:
-        self.answer.fail(error)
+        # What is repeatable only reads: nothing to be in doubt of.
+        self.answer.fail(error if self.is_repeatable else self.honest(error))
 
 
 def unexpected(message: ServerMessage) -> ClientError:

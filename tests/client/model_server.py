@@ -325,6 +325,9 @@ class ModelConnection:
         self._settle(message, "dead")
 
     def _extend(self, message: wire.Extend) -> None:
+        if self.server.refusals:
+            self.outbox.append(wire.Rejected(message.id, self.server.refusals.popleft(), "not now"))
+            return
         reservation = self.server.reservations[message.token]
         if not reservation.left:
             self.outbox.append(wire.Rejected(message.id, Code.RESERVATION_LOST, "it ended", "token"))

@@ -18,6 +18,7 @@ from querator.client.errors import (
     ClientClosed,
     ClientError,
     OutcomeUnknown,
+    Rejected,
     ReservationLost,
 )
 from querator.client.holding import Delivery, Refused, Reservation, release
@@ -43,6 +44,8 @@ from tests.client.model_server import ModelConnection, ModelServer
 SETTLES = (Complete, Retry, Release, Dead)
 PICKS = st.integers(0, 1_000)
 VERBS = st.sampled_from(["complete", "each", "release", "extend"])
+REFUSED = (OutcomeUnknown, Rejected)
+REFUSALS = [Code.OVERLOADED, Code.UNAVAILABLE, Code.OUTCOME_UNKNOWN, Code.HALTED, Code.DENIED]
 
 
 class Holder:
@@ -110,8 +113,8 @@ class ClientMachine(RuleBasedStateMachine):
             for message in frame:
                 if isinstance(message, SETTLES):
                     # Asking again what was asked before is how the client learns its outcome.
-                    assert message.token not in self.told_lost, "a settlement of what is lost"
-                    assert message.id in self.sent or message.token not in self.not_listed, "likewise"
+                    known_lost = message.token in self.told_lost or message.token in self.not_listed
+                    assert message.id in self.sent or not known_lost, "a settlement of what is lost"
                     self.sent.add(message.id)
             self.to_server.append(frame)
 
@@ -269,7 +272,7 @@ class ClientMachine(RuleBasedStateMachine):
             self.server.end_reservation(token)
 
     @precondition(lambda self: len(self.server.refusals) < 3)
-    @rule(code=st.sampled_from([Code.OVERLOADED, Code.UNAVAILABLE, Code.OUTCOME_UNKNOWN]))
+    @rule(code=st.sampled_from(REFUSALS))
     def refuse(self, code: Code) -> None:
         self.server.refusals.append(code)
 
@@ -305,6 +308,12 @@ class ClientMachine(RuleBasedStateMachine):
                 assert stored[receipt.first - 1 : receipt.first - 1 + receipt.count] == payloads
                 assert receipt.partition in self.server.queues[queue]
 
+    @invariant()
+    def refused_means_not_there(self) -> None:
+        for queue, payloads, answer in self.produced:
+            if isinstance(answer.error, Rejected) and queue != "none":
+                assert not set(payloads) & set(self.server.payloads(queue))
+
     def teardown(self) -> None:
         """After the storm: everything is answered, everything produced is there once."""
         self.server.refusals.clear()
@@ -326,15 +335,14 @@ class ClientMachine(RuleBasedStateMachine):
             assert answer.done
             if queue == "none":
                 assert answer.error is not None
-            else:
-                assert answer.error is None
+            elif answer.error is None:
                 assert set(payloads) <= set(self.server.payloads(queue))
-        assert sum(len(p) for q, p, _ in self.produced if q != "none") == sum(
-            len(self.server.payloads(queue)) for queue in ("one", "many")
-        )
+            else:
+                assert isinstance(answer.error, REFUSED)
+        self.refused_means_not_there()
         for token, answer in self.settled:
             assert answer.done, token
-            assert answer.error is None or isinstance(answer.error, (ReservationLost, OutcomeUnknown))
+            assert answer.error is None or isinstance(answer.error, (ReservationLost, *REFUSED))
         for queue, payload, answer in self.completed_payloads:
             if answer.error is None:
                 assert self.server.completed(queue).count(payload) == 1
@@ -342,6 +350,8 @@ class ClientMachine(RuleBasedStateMachine):
         assert self.connection is not None
         assert self.connection.session is not None
         held = {one.token for one in self.server.held(self.connection.session.name)}
+        # The caller of a settlement knows that it was refused.
+        held -= {token for token, answer in self.settled if isinstance(answer.error, REFUSED)}
         assert held <= set(self.client._holdings._reservations)
         self.client.close(ClientClosed("over"))
         assert all(answer.done for _, _, answer in self.produced)
@@ -373,6 +383,7 @@ def test_long_random_walks_keep_the_same_promises(seed: int) -> None:
         _take_step(machine, dice, fault_rate)
         machine.nothing_is_doubled()
         machine.the_window_is_kept()
+        machine.refused_means_not_there()
     machine.answers_match_the_server()
     machine.teardown()
 
@@ -387,7 +398,7 @@ def _take_step(machine: ClientMachine, dice: random.Random, fault_rate: float) -
         elif fault == 1 and any(one.left for one in machine.server.reservations.values()):
             machine.lose(pick=pick, tell=dice.random() < 0.5)
         elif fault == 2:
-            machine.refuse(code=dice.choice([Code.OVERLOADED, Code.UNAVAILABLE, Code.OUTCOME_UNKNOWN]))
+            machine.refuse(code=dice.choice(REFUSALS))
         return
     if machine.connection is None:
         machine.connect()

@@ -1,6 +1,6 @@
 """The trio shell, over memory links and virtual time, against the model server."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import trio.testing
 
 from querator.client import (
     Client,
+    ClientError,
     Disconnected,
     Item,
     OutcomeUnknown,
@@ -424,6 +425,144 @@ async def test_a_produce_survives_a_cut_without_being_doubled(autojump_clock: tr
     ]
 
 
+@asynccontextmanager
+async def in_doubt(
+    server: FakeServer, call: Callable[[], Awaitable[object]]
+) -> AsyncIterator[list[Exception | None]]:
+    """The call is made and carried out, and its answer lost; in the block things may change, then it is asked
+    again. Yields a list that has how it ended afterwards."""
+    ended: list[Exception | None] = []
+
+    async def ask() -> None:
+        try:
+            await call()
+        except ClientError as error:
+            ended.append(error)
+        else:
+            ended.append(None)
+
+    server.is_holding = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await settle_down()
+        assert not ended
+        yield ended
+        server.is_holding = False
+        server.cut()
+
+
+@pytest.mark.parametrize("code", [Code.HALTED, Code.DENIED, Code.UNKNOWN_QUEUE, Code.MIXED_PARTITIONS])
+@pytest.mark.parametrize("partitions", [1, 2])
+async def test_a_refusal_after_a_lost_answer_is_told_as_unknown(
+    autojump_clock: trio.testing.MockClock, code: Code, partitions: int
+) -> None:
+    async with running(ModelServer({"q": partitions})) as (server, q):
+        await q.produce("q", b"0")
+        async with in_doubt(server, lambda: q.produce("q", b"1")) as ended:
+            server.model.refusals.append(code)
+        assert isinstance(ended[0], OutcomeUnknown)
+        assert str(code) in str(ended[0])
+        assert sorted(server.model.payloads("q")) == [b"0", b"1"]
+
+
+async def test_a_refusal_before_an_answer_was_lost_is_told_as_it_is(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as (server, q):
+        server.model.refusals.append(Code.HALTED)
+        with pytest.raises(Rejected, match="halted"):
+            await q.produce("q", b"x")
+
+
+async def test_nobody_knows_and_then_a_refusal_is_unknown(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as (server, q):
+        server.model.refusals.extend([Code.OUTCOME_UNKNOWN, Code.HALTED])
+        with pytest.raises(OutcomeUnknown):
+            await q.produce("q", b"x")
+
+
+async def test_a_bad_item_is_known_as_bad_also_after_a_lost_answer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as (server, q):
+        await q.produce("q", b"0")
+        results: dict[bytes, str] = {}
+
+        async def produce(payload: bytes) -> None:
+            try:
+                await q.produce("q", payload)
+                results[payload] = "in"
+            except Rejected as error:
+                results[payload] = error.code
+
+        async with in_doubt(server, lambda: _all_of(produce, b"a", b"bad", b"b")):
+            pass
+        assert results == {b"a": "in", b"bad": Code.INVALID, b"b": "in"}
+        assert sorted(server.model.payloads("q")) == [b"0", b"a", b"b"]
+
+
+@pytest.mark.parametrize("verb", ["complete", "release", "retry", "dead", "extend"])
+async def test_a_refused_settlement_after_a_lost_answer_is_told_as_unknown(
+    autojump_clock: trio.testing.MockClock, verb: str
+) -> None:
+    async with running() as (server, q):
+        await q.produce("q", b"x")
+        batch = await q.reserve("q", wait=5)
+        assert batch is not None
+        args = ("why",) if verb == "dead" else ()
+        async with in_doubt(server, lambda: getattr(batch, verb)(*args)) as ended:
+            server.model.refusals.append(Code.HALTED)
+        assert isinstance(ended[0], OutcomeUnknown)
+
+
+async def test_what_was_completed_is_not_told_as_lost(autojump_clock: trio.testing.MockClock) -> None:
+    """The answer is lost, and so is the session; the reservation is not held because it was settled."""
+    async with running() as (server, q):
+        await q.produce_batch("q", [b"x", b"y"])
+        batch = await q.reserve("q", items=2, wait=5)
+        assert batch is not None
+        async with in_doubt(server, lambda: batch.complete(0, 1)) as ended:
+            server.model.end_reservation(batch.token)
+            server.model.sessions.clear()
+        assert batch.lost
+        assert ended == [None]
+        assert server.model.completed("q") == [b"x"]
+        with pytest.raises(ReservationLost):
+            await batch.complete(1, 1)
+
+
+async def test_what_was_sent_is_unknown_when_the_client_gives_up_and_what_was_not_is_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(reconnect_timeout="1m") as (server, q):
+        await q.produce("q", b"0")
+        async with in_doubt(server, lambda: q.produce("q", b"1")) as sent:
+            server.stop()
+            await settle_down()
+            with pytest.raises(Disconnected):
+                await q.produce("q", b"2")
+        assert isinstance(sent[0], OutcomeUnknown)
+
+
+async def test_who_is_not_let_in_again_does_not_know_what_became_of_what_was_sent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(token="old") as (server, q):
+        await q.produce("q", b"0")
+        server.model.secret = "new"
+        async with in_doubt(server, lambda: q.produce("q", b"1")) as ended:
+            pass
+        assert isinstance(ended[0], OutcomeUnknown)
+        with pytest.raises(Rejected, match="unauthenticated"):
+            await q.stats("q")
+
+
+async def _all_of(call: Callable[[bytes], Awaitable[None]], *payloads: bytes) -> None:
+    async with trio.open_nursery() as nursery:
+        for payload in payloads:
+            nursery.start_soon(call, payload)
+
+
 async def test_a_server_that_stays_away_too_long_fails_what_waits(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -432,6 +571,7 @@ async def test_a_server_that_stays_away_too_long_fails_what_waits(
             async with connect(ADDRESS, env=server.env(), reconnect_timeout="1m") as q:
                 await q.produce("q", b"0")
                 server.stop()
+                await settle_down()
                 began = trio.current_time()
                 try:
                     await q.produce("q", b"1")
