@@ -34,6 +34,7 @@ from querator.log.columns import (
 )
 from querator.log.kinds import KIND_OF, SCHEMAS, VERSION
 from querator.log.records import Record, Tail
+from querator.log.small import decode_small
 from querator.log.upcasts import Tables, upcast
 
 GENESIS: Final = bytes(32)
@@ -149,7 +150,14 @@ def decode_events(data: bytes) -> list[Event]:
     Raises:
         CorruptRecord: see ``decode_columns``.
     """
-    columns = decode_columns(data)
+    small = decode_small(data)
+    if small is not None:
+        return small
+    return events_of(decode_columns(data))
+
+
+def events_of(columns: Columns) -> list[Event]:
+    """An object for each event, in order, without payloads."""
     events: dict[int, Any] = {}
     for number, table in columns.tables.items():
         kind = _CURRENT[number]
@@ -393,21 +401,20 @@ def check_record(record: Record) -> None:
     Raises:
         CorruptRecord: it is not what was written; the text names the record.
     """
-    name = name_of(record)
     if record.version not in SCHEMAS:
-        raise CorruptRecord(f"{name} is of version {record.version}, which is not known")
+        raise CorruptRecord(f"{name_of(record)} is of version {record.version}, which is not known")
     if len(record.payload_checksum) != CHECKSUM_BYTES or len(record.previous_hash) != HASH_BYTES:
-        raise CorruptRecord(f"{name} has a checksum or hash of the wrong length")
+        raise CorruptRecord(f"{name_of(record)} has a checksum or hash of the wrong length")
     try:
         is_right = hash_of(record) == record.hash
     except struct.error:
         is_right = False
     if not is_right:
-        raise CorruptRecord(f"{name} does not match its hash")
+        raise CorruptRecord(f"{name_of(record)} does not match its hash")
     if record.payload is not None and checksum(record.payload) != record.payload_checksum:
-        raise CorruptRecord(f"the payloads of {name} do not match their checksum")
+        raise CorruptRecord(f"the payloads of {name_of(record)} do not match their checksum")
     if record.events[:1] != bytes((record.version,)):
-        raise CorruptRecord(f"{name} is of one version, its events of another")
+        raise CorruptRecord(f"{name_of(record)} is of one version, its events of another")
 
 
 def check_chain(record: Record, previous: Tail | None) -> None:

@@ -28,21 +28,21 @@ from querator.core.invariants import check
 from querator.core.limits import RECORD_VALUES_MAX
 from querator.errors import CorruptRecord
 
-_ZERO, _ONE_8, _ONE_16, _ONE_32, _ONE_64, _CONSECUTIVE = range(6)
+_ZERO, ONE_8, ONE_16, ONE_32, ONE_64, _CONSECUTIVE = range(6)
 _ARRAY_8, _ARRAY_16, _ARRAY_32, _ARRAY_64, _BASE_8, _BASE_16, _BASE_32 = range(6, 13)
-_EMPTY, _CONSTANT, _PLAIN, _DICTIONARY = range(4)
+_EMPTY, ONE_TEXT, _PLAIN, _DICTIONARY = range(4)
 _NONE, _SOME = range(2)
 _ABSENT, _SAME, _FULL, _HOLES = range(4)
 
 _ZERO_BYTE: Final = bytes((_ZERO,))
-_ONE_BYTE: Final = tuple(bytes((_ONE_8, value)) for value in range(256))
+_ONE_BYTE: Final = tuple(bytes((ONE_8, value)) for value in range(256))
 _TAG: Final = tuple(bytes((code,)) for code in range(16))
 _PACK_16: Final = Struct("<BH").pack
 _PACK_32: Final = Struct("<BI").pack
 _PACK_64: Final = Struct("<Bq").pack
 _PACK_LENGTH: Final = Struct("<I").pack
 _U8, _U16, _U32, _I64 = Struct("<B"), Struct("<H"), Struct("<I"), Struct("<q")
-_ONE_STRUCTS: Final = {_ONE_8: _U8, _ONE_16: _U16, _ONE_32: _U32, _ONE_64: _I64}
+_ONE_STRUCTS: Final = {ONE_8: _U8, ONE_16: _U16, ONE_32: _U32, ONE_64: _I64}
 _TYPECODES: Final = {
     _ARRAY_8: "B",
     _ARRAY_16: "H",
@@ -117,11 +117,11 @@ def put_integers(out: list[bytes], values: Sequence[int]) -> None:
             if 0 <= first < 256:
                 out.append(_ONE_BYTE[first] if first else _ZERO_BYTE)
             elif 0 < first < 65_536:
-                out.append(_PACK_16(_ONE_16, first))
+                out.append(_PACK_16(ONE_16, first))
             elif 0 < first < 4_294_967_296:
-                out.append(_PACK_32(_ONE_32, first))
+                out.append(_PACK_32(ONE_32, first))
             else:
-                out.append(_PACK_64(_ONE_64, first))
+                out.append(_PACK_64(ONE_64, first))
             return
     elif last - first == count - 1 and tuple(values) == tuple(range(first, last + 1)):
         out.append(_PACK_64(_CONSECUTIVE, first))
@@ -159,7 +159,7 @@ def take_integers(reader: Reader, count: int) -> Sequence[int]:
     if code == _ZERO:
         reader.position = start
         return [0] * count
-    if code <= _ONE_64:
+    if code <= ONE_64:
         layout = _ONE_STRUCTS[code]
         end = start + layout.size
         if end > len(data):
@@ -252,7 +252,7 @@ def put_texts(out: list[bytes], values: Sequence[str]) -> None:
             out.append(_TAG[_EMPTY])
         else:
             encoded = first.encode()
-            out += (_TAG[_CONSTANT], _PACK_LENGTH(len(encoded)), encoded)
+            out += (_TAG[ONE_TEXT], _PACK_LENGTH(len(encoded)), encoded)
         return
     distinct = dict.fromkeys(values)
     if len(distinct) * 2 > count:
@@ -282,7 +282,7 @@ def take_texts(reader: Reader, count: int) -> list[str]:
     code = reader.byte()
     if code == _EMPTY:
         return [""] * count
-    if code == _CONSTANT:
+    if code == ONE_TEXT:
         return [_take_text(reader)] * count
     if code == _PLAIN:
         return _take_plain(reader, count)
