@@ -38,7 +38,6 @@ def serve(log: str, data: Path, *more: str) -> str:
     return done.stderr.decode()
 
 
-@pytest.mark.timeout(120)
 async def test_each_fault_is_refused_or_accepted_by_its_flag_and_shown(
     careless: Cluster, tmp_path: Path
 ) -> None:

@@ -128,7 +128,6 @@ def test_report_on_nothing_says_what_there_is(tmp_path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.timeout(60)
 def test_page_is_drawn_by_a_browser(report: Report, tmp_path: Path) -> None:
     if not CHROMIUM:
         pytest.skip("NO BROWSER: chromium is not installed, so nobody looked at the report's page")

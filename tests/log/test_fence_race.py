@@ -225,7 +225,6 @@ BUGS = {
 }
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("planted", BUGS)
 async def test_the_race_finds_a_planted_bug(planted: str) -> None:
     cluster = shared_cluster()
@@ -236,7 +235,6 @@ async def test_the_race_finds_a_planted_bug(planted: str) -> None:
             check_history(cluster, database, await run_race(cluster, database, 2.0, seed=1, kill=False))
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("seconds", "kill"),
     [
