@@ -7,19 +7,20 @@ the socket is busy or the window is full goes out together.
 
 A partition recognises a repeated sequence; another partition would not. So a message without key is
 pinned to a partition *before* it is first sent (the partitions are asked for once per queue, by
-``stats``), and it is only ever sent again to the same one. Messages with keys are routed by the server,
-always alike. The window is a span of sequence numbers (limits.PRODUCE_WINDOW), so an unanswered one
-never falls out of what the partition remembers.
+``stats``), and once it may have been taken it is only ever sent again to the same one. Messages with keys
+are routed by the server, always alike. How many may be unanswered is said by partition (lanes.py), so that
+one which is away holds up no other.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import attrs
 
 from querator.client.answers import Answer
 from querator.client.errors import ClientError, OutcomeUnknown, Rejected
+from querator.client.lanes import Lane, Lanes
 from querator.client.requests import Doubtful, unexpected
 from querator.core import limits
 from querator.core.replies import Code
@@ -42,6 +43,9 @@ _SPLITTABLE: Final = frozenset(
     )
 )
 """Rejections that one of several coalesced calls may have brought on all of them."""
+
+AWAY: Final = frozenset((Code.UNAVAILABLE, Code.HALTED))
+"""Rejections by which a partition takes nothing, while others may."""
 
 _CERTAIN: Final = frozenset(
     (
@@ -96,7 +100,9 @@ class Batch(Doubtful):
         "byte_count",
         "calls",
         "columns",
+        "lane",
         "message",
+        "number",
         "payloads",
         "route",
         "shape",
@@ -117,6 +123,10 @@ class Batch(Doubtful):
         self.calls: list[tuple[int, Answer[Receipt]]] = []
         self.byte_count = 0
         self.message: Produce
+        self.lane: Lane
+        """Once it is sent ..."""
+        self.number: int
+        """... and its number there."""
 
     def has_room(self, count: int, byte_count: int, shape: tuple[str, ...]) -> bool:
         return (
@@ -149,6 +159,7 @@ class Batch(Doubtful):
 
     def answered(self, message: ServerMessage) -> None:
         self.stream.forget(self)
+        self.lane.away_until = 0
         if not isinstance(message, Produced):
             self.abandoned(unexpected(message))
             return
@@ -165,10 +176,11 @@ class Batch(Doubtful):
 
     def rejected(self, error: Rejected) -> None:
         self.stream.forget(self)
-        if error.code == Code.HALTED and not self.is_doubtful and self.stream.avoid(self):
-            return
         if error.code == Code.MIXED_PARTITIONS:
             self.stream.is_outdated = True
+        elif error.field == "partition":
+            # Another queue has got the name: whatever comes waits until its partitions are known.
+            self.stream.partitions = None
         if len(self.calls) > 1 and error.code in _SPLITTABLE:
             self.stream.put_back(self._split())
             return
@@ -205,20 +217,23 @@ class Batch(Doubtful):
 class Stream:
     """All that this client produces to one queue."""
 
-    def __init__(self, queue: str, producer: str, turn: int) -> None:
+    def __init__(self, queue: str, producer: str, draw: int) -> None:
         self.queue = queue
         self.producer = producer
         self.partitions: list[int] | None = None
         """``None``: not known yet; calls wait in ``_held``."""
         self.is_asked = False
         self.is_outdated = False
-        """The queue may have got more partitions: ask again, and go on meanwhile."""
+        """The queue may have other partitions by now: ask again, and go on meanwhile."""
+        self.lanes = Lanes(draw)
         self._held: list[tuple[Sequence[bytes], int, Columns, Answer[Receipt]]] = []
         self._open: dict[str | None, Batch] = {}
-        self._ready: deque[Batch] = deque()
-        self._unanswered: dict[int, Batch] = {}
+        """The batch of each route that still takes calls; it waits with the others meanwhile."""
+        self._anywhere: deque[Batch] = deque()
+        """Batches that any partition may take, in order."""
         self._sequence = 0
-        self._turn = turn
+        self._had_key = False
+        """The last message taken had a lane of its own: those without are next, if there are any."""
 
     @property
     def needs_partitions(self) -> bool:
@@ -227,17 +242,14 @@ class Stream:
     @property
     def has_work(self) -> bool:
         """A message could go out now."""
-        return bool(self._ready or self._open) and self._has_window()
+        return self.lanes.next_queued() is not None or (
+            bool(self._anywhere) and self.lanes.next_anywhere(self._sequence) is not None
+        )
 
     @property
     def is_quiet(self) -> bool:
         """Nothing waits here, to be sent or to be answered."""
-        return not (self._unanswered or self._open or self._ready or self._held)
-
-    @property
-    def unanswered(self) -> list[int]:
-        """Sequence numbers that wait for an answer, ascending."""
-        return list(self._unanswered)
+        return not (self.lanes.unanswered or self._anywhere or self.lanes.is_queued or self._held)
 
     def add(
         self,
@@ -256,13 +268,16 @@ class Stream:
         shape = tuple(columns)
         batch = self._open.get(route)
         if batch is None or not batch.has_room(len(payloads), byte_count, shape):
-            if batch is not None:
-                self._ready.append(self._open.pop(route))
             batch = self._open[route] = Batch(self, route, shape)
+            if route is None:
+                self._anywhere.append(batch)
+            else:
+                self.lanes.enqueue(batch, self.lanes.of_key(route))
         batch.add(payloads, byte_count, columns, answer)
 
     def learn_partitions(self, partitions: list[int]) -> None:
         self.partitions = partitions
+        self.lanes.learn(partitions)
         self.is_asked = self.is_outdated = False
         held, self._held = self._held, []
         for payloads, byte_count, columns, answer in held:
@@ -276,58 +291,72 @@ class Stream:
             answer.fail(error)
 
     def take(self, give_id: Callable[[], int]) -> Batch | None:
-        """The next batch, with its message made; ``None``: nothing to send, or the window is full."""
-        if not self._has_window():
+        """The next batch, with its message made; ``None``: nothing to send, or no lane has room."""
+        lane = None if self._had_key and self._anywhere else self.lanes.next_queued()
+        if lane is None and self._anywhere:
+            lane = self.lanes.next_anywhere(self._sequence)
+            if lane is not None:
+                self._had_key = False
+                self.lanes.pass_turn(lane)
+                return self._send(self._anywhere.popleft(), lane, give_id())
+            lane = self.lanes.next_queued()
+        if lane is None:
             return None
-        if self._ready:
-            batch = self._ready.popleft()
-        elif self._open:
-            batch = self._open.pop(next(iter(self._open)))
-        else:
-            return None
+        self._had_key = True
+        return self._send(self.lanes.dequeue(lane), lane, give_id())
+
+    def _send(self, batch: Batch, lane: Lane, number: int) -> Batch:
+        if self._open.get(batch.route) is batch:
+            del self._open[batch.route]
         self._sequence += 1
+        if self._sequence % limits.PRODUCE_MESSAGES_PER_LOOK == 0:
+            self.is_outdated = True
         batch.message = Produce(
-            id=give_id(),
+            id=number,
             queue=self.queue,
             payloads=batch.payloads,
             producer=self.producer,
             sequence=self._sequence,
-            partition=self._pin(batch),
+            partition=lane.partition if self._may_pin(batch) else None,
             **batch.merged_columns(),
         )
-        self._unanswered[self._sequence] = batch
+        self.lanes.sent(batch, lane)
         return batch
+
+    def _may_pin(self, batch: Batch) -> bool:
+        """What has a key goes where its key belongs, which is the server's to say."""
+        return batch.route is None and not ("key" in batch.shape or "dedupe_key" in batch.shape)
 
     def forget(self, batch: Batch) -> None:
         """It was answered: its sequence is not asked for again."""
-        self._unanswered.pop(batch.message.sequence, None)
+        self.lanes.answered(batch)
 
-    def put_back(self, batches: "Iterator[Batch]") -> None:
+    def put_back(self, batches: "Iterable[Batch]") -> None:
         """To the front, in this order, to be sent with new sequence numbers."""
-        self._ready.extendleft(reversed(list(batches)))
+        for batch in reversed(list(batches)):
+            if batch.route is None:
+                self._anywhere.appendleft(batch)
+            else:
+                self.lanes.enqueue(batch, self.lanes.of_key(batch.route), at_front=True)
 
     def avoid(self, batch: Batch) -> bool:
-        """Send the batch to another partition, and none any more to that one; False if there is no other."""
-        pin = batch.message.partition
-        others = [number for number in self.partitions or () if number != pin]
-        if pin is None or not others:
+        """The partition it went to takes nothing new for now. True: it goes to another one, because it was
+        not taken and may go anywhere."""
+        self.lanes.leave_out(batch, self._sequence)
+        if batch.is_doubtful or batch.message.partition is None:
             return False
-        self.partitions = others
-        self.put_back(iter([batch]))
+        if not self.lanes.is_another_here(self._sequence):
+            return False
+        self.forget(batch)
+        self.put_back([batch])
         return True
 
     def drain(self) -> list[Batch]:
         """Take away all batches that have not been sent."""
-        batches = [*self._ready, *self._open.values()]
-        self._ready.clear()
+        batches = [*self._anywhere, *self.lanes.drain()]
+        self._anywhere.clear()
         self._open.clear()
         return batches
-
-    def _has_window(self) -> bool:
-        if not self._unanswered:
-            return True
-        oldest = next(iter(self._unanswered))
-        return self._sequence + 1 - oldest < limits.PRODUCE_WINDOW
 
     def _route(self, columns: Columns) -> str | None | list[str | None]:
         """What decides the partition: a key, or nothing; a list when it differs from item to item."""
@@ -354,14 +383,6 @@ class Stream:
                 "key" if columns.get("key") is not None else "dedupe_key",
             )
         )
-
-    def _pin(self, batch: Batch) -> int | None:
-        partitions = self.partitions or []
-        # What has a key goes where its key belongs, which is the server's to say.
-        if "key" in batch.shape or "dedupe_key" in batch.shape or not partitions:
-            return None
-        self._turn = (self._turn + 1) % len(partitions)
-        return partitions[self._turn]
 
 
 def _merge(chunks: list[tuple[int, Any]]) -> Any:

@@ -52,7 +52,7 @@ from querator.client.holding import (
     Sink,
     release,
 )
-from querator.client.producing import Columns, Receipt, Stream
+from querator.client.producing import AWAY, Batch, Columns, Receipt, Stream
 from querator.client.requests import ASK_AGAIN, PlainRequest, Request
 from querator.core import limits
 from querator.core.ids import Duration
@@ -649,6 +649,9 @@ class Protocol:
             self.close(error)
 
     def _receive_rejected(self, request: Request, message: RejectedMessage) -> None:
+        if message.code in AWAY and isinstance(request, Batch) and request.stream.avoid(request):
+            self.on_work()
+            return
         if request.is_patient and (
             message.code in ASK_AGAIN or (message.code == Code.OUTCOME_UNKNOWN and request.is_repeatable)
         ):

@@ -216,8 +216,10 @@ BINDINGS_MAX: Final = 100_000
 
 # --- Client -----------------------------------------------------------------------------------
 PRODUCE_WINDOW: Final = 64
-"""Produce messages of one queue that a client has unanswered, by the span of their sequence numbers:
-well below PRODUCER_RESULTS_MAX, so that the partition still knows each result when it is asked again."""
+"""Produce messages of one queue that a client has unanswered, shared out among its partitions (at least
+one each): well below PRODUCER_RESULTS_MAX, so that a partition still knows each result when asked again."""
+PRODUCE_MESSAGES_PER_LOOK: Final = 1_024
+"""Produce messages after which a client looks again which partitions a queue has: one may have been away."""
 PRODUCE_STREAMS_MAX: Final = 1_024
 """Queues whose produce sequence a client keeps; beyond, one that is quiet begins anew."""
 PRODUCE_MESSAGE_BYTES_MAX: Final = 524_288

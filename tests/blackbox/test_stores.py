@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 from querator.client import Client, connect
+from querator.core import limits
 from tests.blackbox.arena import address_of
 from tests.blackbox.processes import Server, until
 from tests.postgres import Cluster, own_cluster, shared_cluster
@@ -36,24 +38,26 @@ async def test_one_postgresql_is_killed_and_the_queue_goes_on_with_the_other(
     server = Server(f"main={main} more={more}", tmp_path)
     answered: list[bytes] = []
 
-    async def produce(payload: bytes) -> None:
-        """As a producer of its own: what one has under way keeps it from going on."""
-        async with connect(server.address) as client:
-            await client.produce("q", payload)
-        answered.append(payload)
-
     try:
         await server.start_surely()
         async with connect(server.address) as client, trio.open_nursery() as nursery:
+
+            async def produce(payload: bytes, **columns: str) -> None:
+                await client.produce("q", payload, **columns)
+                answered.append(payload)
+
             await client.call("queues.create", {"name": "q", "partitions": 2})
             assert await conditions(client) == {"main": "open", "more": "open"}
             for _ in range(4):
                 await produce(b"before")
             second.kill()
             # What is under way to the partition that is away is answered when that is back; the others now.
-            for _ in range(8):
-                nursery.start_soon(produce, b"during")
+            for number in range(8):
+                # Calls with other columns than the one before do not share its message.
+                nursery.start_soon(partial(produce, b"during", **{"kind": "odd"} if number % 2 else {}))
             await until("the other partition answers", lambda: b"during" in answered)
+            for _ in range(2 * limits.PRODUCE_WINDOW):
+                await produce(b"and on")
 
             async def is_noticed() -> bool:
                 health = await server.health()
@@ -77,7 +81,7 @@ async def test_one_postgresql_is_killed_and_the_queue_goes_on_with_the_other(
                 return await conditions(client) == {"main": "open", "more": "open"}
 
             await until("the second store is back", is_back)
-            await until("all is answered", lambda: len(answered) == 4 + 8 + 1)
+            await until("all is answered", lambda: len(answered) == 4 + 8 + 2 * limits.PRODUCE_WINDOW + 1)
             taken: list[bytes] = []
             while len(taken) < len(answered):
                 batch = await client.reserve("q", items=100, wait=5)

@@ -11,6 +11,7 @@ import attrs
 import msgspec
 
 from querator.core import limits
+from querator.core.placement import index_of
 from querator.core.replies import Code
 from querator.protocol import messages as wire
 
@@ -62,8 +63,14 @@ class ModelServer:
         self.partitions: dict[int, ModelPartition] = {}
         self.reservations: dict[str, ModelReservation] = {}
         self.sessions: dict[str, ModelSession] = {}
+        self.refused_settles: dict[str, Code] = {}
+        """Token to the last refusal of a settlement of it."""
         self.refusals: deque[Code] = deque()
         """The next produces and settlements are answered with these, changing nothing."""
+        self.away: dict[int, Code] = {}
+        """Partitions that take no produces, and what they say."""
+        self.silent: dict[int, list[tuple[ModelConnection, wire.Produced]]] = {}
+        """Partitions that take produces and say nothing for now: the answers they owe."""
         self.secret = ""
         self.connections = 0
         self.calls: list[tuple[str, Any]] = []
@@ -96,6 +103,11 @@ class ModelServer:
     def restart(self) -> None:
         """As by SIGKILL: what is not in the log is gone."""
         self.sessions = {}
+
+    def speak(self, partition: int) -> None:
+        """It gives the answers that it owes."""
+        for connection, answer in self.silent.pop(partition, ()):
+            connection.outbox.append(answer)
 
     def end_reservation(self, token: str) -> None:
         """The deadline, say: what is left goes back."""
@@ -229,15 +241,21 @@ class ModelConnection:
         if b"bad" in payloads:
             self.outbox.append(wire.Rejected(message.id, Code.INVALID, "a bad item", "payloads"))
             return
+        if message.partition is not None and message.partition not in numbers:
+            self.outbox.append(wire.Rejected(message.id, Code.INVALID, "not of this queue", "partition"))
+            return
         where = self._route(message, numbers)
         if where is None:
             self.outbox.append(wire.Rejected(message.id, Code.MIXED_PARTITIONS, "mixed", "key"))
             return
         partition = server.partitions[where]
+        if where in server.away:
+            self.outbox.append(wire.Rejected(message.id, server.away[where], "it is away"))
+            return
         known = partition.producers.setdefault(message.producer, {})
         if message.sequence in known:
             answer = msgspec.structs.replace(known[message.sequence], id=message.id, repeated=True)
-            self.outbox.append(answer)
+            self._produced(where, answer)
             return
         assert not known or message.sequence > max(known) - limits.PRODUCER_RESULTS_MAX, "out of the window"
         first = len(partition.payloads) + 1
@@ -246,7 +264,14 @@ class ModelConnection:
         if duplicates:
             answer.numbers, answer.duplicates = ids, duplicates
         known[message.sequence] = answer
-        self.outbox.append(answer)
+        self._produced(where, answer)
+
+    def _produced(self, partition: int, answer: wire.Produced) -> None:
+        owed = self.server.silent.get(partition)
+        if owed is None:
+            self.outbox.append(answer)
+        else:
+            owed.append((self, answer))
 
     def _append(
         self, partition: ModelPartition, payloads: list[bytes], message: wire.Produce
@@ -275,14 +300,13 @@ class ModelConnection:
 
     def _route(self, message: wire.Produce, numbers: list[int]) -> int | None:
         if message.partition is not None:
-            assert message.partition in numbers
             return message.partition
         key = message.key if message.key is not None else message.dedupe_key
         keys = key if isinstance(key, list) else [key]
         # Without a key it goes anywhere: a client that must not double an item has pinned it.
         anywhere = len(self.received)
         places = [
-            numbers[(sum(one.encode()) if one is not None else anywhere) % len(numbers)] for one in keys
+            numbers[anywhere % len(numbers) if one is None else index_of(one, len(numbers))] for one in keys
         ]
         return places[0] if len(dict.fromkeys(places)) == 1 else None
 
@@ -339,6 +363,7 @@ class ModelConnection:
         if message.token in server._told_lost:
             server.late_settles.append(message.token)
         if server.refusals:
+            server.refused_settles[message.token] = server.refusals[0]
             self.outbox.append(wire.Rejected(message.id, server.refusals.popleft(), "not now"))
             return
         reservation = server.reservations[message.token]

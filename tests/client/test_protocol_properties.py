@@ -24,6 +24,7 @@ from querator.client.errors import (
 from querator.client.holding import Delivery, Refused, Reservation, release
 from querator.client.producing import Receipt
 from querator.client.protocol import Protocol, State
+from querator.client.requests import ASK_AGAIN
 from querator.core import limits
 from querator.core.replies import Code
 from querator.protocol.messages import (
@@ -276,6 +277,13 @@ class ClientMachine(RuleBasedStateMachine):
     def refuse(self, code: Code) -> None:
         self.server.refusals.append(code)
 
+    @rule(partition=st.sampled_from([2, 3, 4]), code=st.sampled_from([None, Code.UNAVAILABLE, Code.HALTED]))
+    def go_away(self, partition: int, code: Code | None) -> None:
+        """A partition of the queue of three takes nothing new, or is back."""
+        self.server.away.pop(partition, None)
+        if code is not None:
+            self.server.away[partition] = code
+
     @rule()
     def unpark(self) -> None:
         self.client.unpark()
@@ -295,9 +303,12 @@ class ClientMachine(RuleBasedStateMachine):
     @invariant()
     def the_window_is_kept(self) -> None:
         for stream in self.client._streams.values():
-            unanswered = stream.unanswered
-            assert unanswered == sorted(unanswered)
-            assert not unanswered or unanswered[-1] - unanswered[0] < limits.PRODUCE_WINDOW
+            lanes = stream.lanes.all()
+            for lane in lanes:
+                unanswered = list(lane.unanswered)
+                assert unanswered == sorted(unanswered)
+                assert not unanswered or unanswered[-1] - unanswered[0] < stream.lanes.window
+            assert stream.lanes.unanswered == sum(len(lane.unanswered) for lane in lanes)
 
     @invariant()
     def answers_match_the_server(self) -> None:
@@ -317,6 +328,7 @@ class ClientMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """After the storm: everything is answered, everything produced is there once."""
         self.server.refusals.clear()
+        self.server.away.clear()
         for _ in range(100):
             if self.connection is None:
                 self.connect()
@@ -350,8 +362,8 @@ class ClientMachine(RuleBasedStateMachine):
         assert self.connection is not None
         assert self.connection.session is not None
         held = {one.token for one in self.server.held(self.connection.session.name)}
-        # The caller of a settlement knows that it was refused.
-        held -= {token for token, answer in self.settled if isinstance(answer.error, REFUSED)}
+        # But what may not be settled stays as it is.
+        held -= {token for token, code in self.server.refused_settles.items() if code not in ASK_AGAIN}
         assert held <= set(self.client._holdings._reservations)
         self.client.close(ClientClosed("over"))
         assert all(answer.done for _, _, answer in self.produced)
@@ -392,13 +404,17 @@ def _take_step(machine: ClientMachine, dice: random.Random, fault_rate: float) -
     pick = dice.randrange(1_000)
     queue = dice.choice(["one", "many"])
     if dice.random() < fault_rate:
-        fault = dice.randrange(3)
+        fault = dice.randrange(4)
         if fault == 0 and machine.connection is not None:
             machine.disconnect(frames=dice.randrange(4), restart=dice.random() < 0.3)
         elif fault == 1 and any(one.left for one in machine.server.reservations.values()):
             machine.lose(pick=pick, tell=dice.random() < 0.5)
         elif fault == 2:
             machine.refuse(code=dice.choice(REFUSALS))
+        elif fault == 3:
+            machine.go_away(
+                partition=dice.choice([2, 3, 4]), code=dice.choice([None, Code.UNAVAILABLE, Code.HALTED])
+            )
         return
     if machine.connection is None:
         machine.connect()

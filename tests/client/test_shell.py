@@ -288,19 +288,122 @@ async def test_unanswered_sequences_stay_within_the_window(autojump_clock: trio.
         await q.flush()
 
 
+@pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.HALTED])
+async def test_what_a_partition_does_not_take_goes_to_another_one(
+    autojump_clock: trio.testing.MockClock, code: Code
+) -> None:
+    async with running(ModelServer({"q": 3})) as (server, q):
+        await q.produce("q", b"x")
+        server.model.away[2] = code
+        began = trio.current_time()
+        for number in range(3 * limits.PRODUCE_WINDOW):
+            await q.produce("q", b"%d" % number)
+        assert trio.current_time() == began
+        away = server.model.partitions[2]
+        assert len(server.model.payloads("q")) == 3 * limits.PRODUCE_WINDOW + 1
+        assert len(away.payloads) <= 1
+        asked = [message for message in server.sent(wire.Produce) if message.partition == 2]
+        assert len(asked) <= 5  # once for each PRODUCE_WINDOW messages
+        server.model.away.clear()
+        for number in range(2 * limits.PRODUCE_WINDOW):
+            await q.produce("q", b"again %d" % number)
+        assert len(away.payloads) > limits.PRODUCE_WINDOW // 4
+
+
+async def test_when_no_partition_takes_anything_it_waits(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(ModelServer({"q": 2})) as (server, q):
+        await q.produce("q", b"x")
+        server.model.away = {1: Code.UNAVAILABLE, 2: Code.UNAVAILABLE}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(q.produce, "q", b"y")
+            await trio.sleep(10)
+            assert server.model.payloads("q") == [b"x"]
+            assert len(server.sent(wire.Produce)) < 50
+            del server.model.away[2]
+        assert sorted(server.model.payloads("q")) == [b"x", b"y"]
+
+
+@pytest.mark.parametrize("keys", [(None, None), ("ada", "bob")])
+async def test_a_partition_that_answers_nothing_holds_up_no_other(
+    autojump_clock: trio.testing.MockClock, keys: tuple[str | None, str | None]
+) -> None:
+    """Not even what has a key that belongs to another one."""
+    silent = 2
+    async with running(ModelServer({"q": 2})) as (server, q):
+        await q.produce("q", b"x")
+        server.model.silent[silent] = []
+        total = 10 * limits.PRODUCE_WINDOW
+        share = limits.PRODUCE_WINDOW // 2
+        for number in range(total):
+            q.produce_nowait("q", [b"%d" % number], key=keys[number % 2])
+            await settle_down()
+        unanswered = len(server.model.silent[silent])
+        assert unanswered == share
+        waiting = total // 2 - share if keys[0] else 0
+        assert q.outstanding == waiting + unanswered
+        server.model.speak(silent)
+        await server.push()
+        await q.flush()
+        assert len(dict.fromkeys(server.model.payloads("q"))) == total + 1
+
+
+async def test_what_may_have_been_taken_goes_nowhere_else(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(ModelServer({"q": 3})) as (server, q):
+        await q.produce("q", b"x")
+        async with in_doubt(server, lambda: q.produce("q", b"y")) as ended:
+            where = next(number for number, one in server.model.partitions.items() if b"y" in one.payloads)
+            server.model.away[where] = Code.UNAVAILABLE
+            server.is_holding = False
+            server.cut()
+            await trio.sleep(10)
+            assert not ended
+            await q.produce("q", b"z")
+            server.model.away.clear()
+        assert ended == [None]
+        assert sorted(server.model.payloads("q")) == [b"x", b"y", b"z"]
+
+
 async def test_a_queue_that_grew_is_noticed(autojump_clock: trio.testing.MockClock) -> None:
     """Keys go where they now belong, and after a reconnect the new partition gets its share."""
     async with running() as (server, q):
         await q.produce("q", b"x")
         server.model.grow("q")
         async with trio.open_nursery() as nursery:
-            for key in ("a", "b", "c", "d"):
+            for key in ("ada", "bob", "eve", "joe"):
                 nursery.start_soon(lambda k=key: q.produce("q", k.encode(), key=k))
-        assert sorted(server.model.partitions[2].payloads) == [b"a", b"c"]
+        assert sorted(server.model.partitions[2].payloads) == [b"ada", b"eve"]
         await settle_down()
         for _ in range(4):
             await q.produce("q", b"y")
         assert server.model.partitions[2].payloads.count(b"y") == 2
+
+
+async def test_a_producer_looks_again_which_partitions_there_are(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Without any reconnect: the one that was away at first gets its share."""
+    async with running() as (server, q):
+        for _ in range(limits.PRODUCE_MESSAGES_PER_LOOK - 1):
+            await q.produce("q", b"x")
+        server.model.grow("q")
+        assert len(server.sent(wire.Stats)) == 1
+        await q.produce("q", b"x")
+        await settle_down()
+        assert len(server.sent(wire.Stats)) == 2
+        for _ in range(4):
+            await q.produce("q", b"y")
+        assert server.model.partitions[2].payloads == [b"y", b"y"]
+
+
+async def test_a_queue_that_is_made_anew_is_noticed(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as (server, q):
+        await q.produce("q", b"x")
+        server.model.add_queue("q")
+        with pytest.raises(Rejected, match="partition"):
+            await q.produce("q", b"y")
+        await settle_down()
+        await q.produce("q", b"z")
+        assert server.model.payloads("q") == [b"z"]
 
 
 async def test_keys_of_several_partitions_in_one_call_are_refused(
@@ -309,7 +412,7 @@ async def test_keys_of_several_partitions_in_one_call_are_refused(
     async with running(ModelServer({"q": 2})) as (server, q):
         await q.produce("q", b"x")
         with pytest.raises(Rejected) as caught:
-            await q.produce_batch("q", [b"1", b"2"], key=["a", "b"])
+            await q.produce_batch("q", [b"1", b"2"], key=["ada", "bob"])
         assert (caught.value.code, caught.value.field) == (Code.MIXED_PARTITIONS, "key")
         await q.produce_batch("q", [b"1", b"2"], key=["a", "a"])
         assert len(server.model.payloads("q")) == 3
