@@ -91,6 +91,8 @@ class Broker:
         self._to_match: dict[int, QueueRuntime] = {}
         self._unsent: dict[PartitionId, list[Parcel]] = {}
         """Of partitions that closed here: for the actor that opens them next."""
+        self.retiring: dict[PartitionId, PartitionActor] = {}
+        """Of queues that are gone: they end when what was decided is in the log, or is given up."""
         self.is_closing = False
         self.in_flight = 0
         """Reserved items of all partitions here, as of the last turn."""
@@ -193,6 +195,10 @@ class Broker:
 
     def committed(self, actor: PartitionActor) -> None:
         """A record of the actor was committed: more may be decided (a stalled turn, moves, releases)."""
+        if self.retiring.get(actor.partition) is actor:
+            if not actor.has_pending:
+                self.end_retiring(actor)
+            return
         # While the append failed or stalled, nothing was to end, so no alarm was set.
         self.alarms.set(actor.partition * _KINDS + _OF_PARTITION, actor.next_due_at(self._end_lag))
         queue = self.queues.get(QueueName(actor.queue))
@@ -309,6 +315,16 @@ class Broker:
                 queue.held.append(HeldCall(1, requester, request, let_in))
                 return
         self._command(actor, requester, request, command)
+
+    def impose(self, requester: Requester, request: int, partition: PartitionId, command: Command) -> None:
+        """What the catalog says: also while the partition's store takes no appends."""
+        actor = self.actors.get(partition)
+        if actor is None or self._barred is not None:
+            requester.deliver([(request, self._barred or self._absent(partition, None))])
+            return
+        with self._guard(actor):
+            self.touch(actor).impose(requester, request, command)
+        self._rematch(actor)
 
     def _submit(self, actor: PartitionActor, requester: Requester, request: int, command: Command) -> None:
         # ``_guard`` in place: this is the way of every command, and a context manager costs a microsecond.
@@ -643,9 +659,24 @@ class Broker:
                 if not entry.is_lost:
                     entry.requester.deliver([(number, Rejected(code, detail, "queue"))])
         for actor in queue.open_actors():
-            self.remove_actor(actor)
+            self._retire(actor)
         for partition in queue.partitions:
             self._unsent.pop(partition, None)
+
+    def _retire(self, actor: PartitionActor) -> None:
+        """Its queue is gone. Those who wait for the commit of what they asked are still told of it."""
+        writer = self.writers[actor.store_name]
+        if actor.is_alive and (actor.has_pending or writer.is_outstanding(actor)):
+            self.retiring[actor.partition] = actor
+        else:
+            actor.close(Code.OUTCOME_UNKNOWN, "the queue was deleted")
+        self.remove_actor(actor)
+
+    def end_retiring(self, actor: PartitionActor) -> None:
+        """Nothing more of it gets into the log."""
+        if self.retiring.pop(actor.partition, None) is actor:
+            actor.close(Code.OUTCOME_UNKNOWN, "the queue was deleted")
+            self.writers[actor.store_name].forget(actor)
 
     def refuse_waiting(self, queue: QueueRuntime, code: Code, detail: str) -> None:
         """Answer all that is parked or held there."""
@@ -689,7 +720,8 @@ class Broker:
             self._unsent[actor.partition] = actor.unsent
         self._touched.pop(actor.partition, None)
         self.alarms.set(actor.partition * _KINDS + _OF_PARTITION, None)
-        self.writers[actor.store_name].forget(actor)
+        if actor.partition not in self.retiring:
+            self.writers[actor.store_name].forget(actor)
         queue = self.queues.get(QueueName(actor.queue))
         if queue is None:
             self._unsent.pop(actor.partition, None)

@@ -178,7 +178,7 @@ class Node:
                 await self.env.clock.sleep(Duration(5 * MILLISECOND))
             if self.options.snapshots:
                 await self.snapshots.finish(list(broker.actors.values()))
-        for actor in list(broker.actors.values()):
+        for actor in [*broker.actors.values(), *broker.retiring.values()]:
             actor.close(Code.OUTCOME_UNKNOWN, "the server stopped")
         with trio.move_on_after(seconds(STOP_TIMEOUT)):
             await self.ownership.leave()

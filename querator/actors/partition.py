@@ -305,6 +305,17 @@ class PartitionActor:
         if self._record_inputs:
             self._note_command(command, events, reply)
 
+    def impose(self, requester: Requester, request: int, command: cmd.Command) -> None:
+        """Decide what the catalog says, also while nothing new is taken: it waits in the pending record, and
+        the next owner would do the same. Its answer is parked."""
+        if not self.is_alive:
+            requester.deliver([(request, Rejected(Code.UNAVAILABLE, self.fault or "it was thrown away"))])
+            return
+        events, reply = decide(self.state, command, self.now)
+        for event in events:
+            self.apply(event)
+        self.park(requester, (request, reply))
+
     def _note_command(self, command: cmd.Command, events: Sequence[ev.Event], reply: rep.Reply) -> None:
         if type(command) is cmd.Import:
             for event in events:

@@ -30,7 +30,7 @@ from querator.log.store import LogStore
 _BACKOFF_MIN: Final = Duration(100 * MILLISECOND)
 _BACKOFF_MAX: Final = Duration(5 * SECOND)
 _PATIENCE: Final = Duration(5 * SECOND)
-"""With a partition that is being opened, before it is left to the background."""
+"""With a partition that is being opened, or that is told of a change, before it is left to itself."""
 
 
 class Ask:
@@ -60,6 +60,25 @@ async def ask(broker: Broker, partition: PartitionId, command: Command) -> Reply
     broker.command(asking, 0, partition, command)
     broker.end_turn()
     return await asking.wait()
+
+
+def _impose(broker: Broker, partition: PartitionId, *commands: Command) -> list[Ask]:
+    """Have a partition decide what the catalog says; the answers come when that is committed."""
+    askings = []
+    broker.begin_turn()
+    for command in commands:
+        askings.append(Ask())
+        broker.impose(askings[-1], 0, partition, command)
+    broker.end_turn()
+    return askings
+
+
+async def _wait_all(askings: list[Ask]) -> None:
+    """Until all are answered; but a store that takes its time holds up no change of the catalog: what was
+    decided waits there for its commit, and whoever opens the partition after that compares again."""
+    with trio.move_on_after(seconds(_PATIENCE)):
+        for asking in askings:
+            await asking.wait()
 
 
 class Supervisor:
@@ -130,6 +149,8 @@ class Supervisor:
             actor.close(Code.OUTCOME_UNKNOWN, "another node took over")
         for name in list(self._broker.queues):
             self._broker.remove_queue(name, refusal.code, refusal.detail)
+        for actor in list(self._broker.retiring.values()):
+            self._broker.end_retiring(actor)
         self._away.clear()
         self._suspected.clear()
         self.catalog = Catalog()
@@ -155,15 +176,25 @@ class Supervisor:
                 await self._reconcile(queue)
 
     async def _reconcile(self, queue: Queue) -> None:
-        policy = policy_of(queue, self.catalog)
+        awaited: list[Ask] = []
         for part in queue.partitions:
             actor = self._broker.actors.get(part.id)
-            if actor is None or not actor.is_open:
-                continue
-            if actor.state.policy.version != policy.version:
-                await ask(self._broker, part.id, ApplyPolicy(policy))
-            if actor.state.paused != queue.paused:
-                await ask(self._broker, part.id, Pause() if queue.paused else Resume())
+            if actor is not None and actor.is_alive:
+                is_open = actor.is_open
+                askings = self._impose_catalog(queue, actor)
+                # Who holds an append has the change in its memory, and in its log when the hold ends.
+                awaited += askings if is_open else ()
+        await _wait_all(awaited)
+
+    def _impose_catalog(self, queue: Queue, actor: PartitionActor) -> list[Ask]:
+        """Tell the partition what it does not have from the catalog yet."""
+        policy = policy_of(queue, self.catalog)
+        commands: list[Command] = []
+        if actor.state.policy.version != policy.version:
+            commands.append(ApplyPolicy(policy))
+        if actor.state.paused != queue.paused:
+            commands.append(Pause() if queue.paused else Resume())
+        return _impose(self._broker, actor.partition, *commands)
 
     async def _close_queue(self, name: QueueName) -> None:
         runtime = self._broker.queues.get(name)
@@ -171,13 +202,13 @@ class Supervisor:
             return
         runtime.is_closing = True
         self._broker.refuse_waiting(runtime, Code.SHUTTING_DOWN, "queue is shutting down")
+        awaited: list[Ask] = []
         for actor in runtime.open_actors():
-            if actor.is_open:
-                await ask(
-                    self._broker,
-                    actor.partition,
-                    ApplyPolicy(Policy(version=actor.state.policy.version + 1, deleted=True)),
-                )
+            retired = Policy(version=actor.state.policy.version + 1, deleted=True)
+            is_open = actor.is_open
+            askings = _impose(self._broker, actor.partition, ApplyPolicy(retired))
+            awaited += askings if is_open else ()
+        await _wait_all(awaited)
         for partition in runtime.partitions:
             scope = self._opening.pop(partition, None)
             if scope is not None:
@@ -314,14 +345,15 @@ class Supervisor:
             return True
         self._broker.add_actor(runtime, actor)
         telemetry.emit("partition.opened", partition=partition, queue=name, ready=state.ready)
-        if state.policy.version != policy.version:
-            await ask(self._broker, partition, ApplyPolicy(policy))
-        if state.paused != queue.paused:
-            await ask(self._broker, partition, Pause() if queue.paused else Resume())
+        # As it is by now: nobody told this partition of what changed while it was being opened.
+        await _wait_all(self._impose_catalog(self.catalog.queues.get(name) or queue, actor))
         return True
 
     def lost(self, actor: PartitionActor, reason: str) -> None:
         """The log writer can't go on with this actor: throw it away, and claim the partition anew."""
+        if self._broker.retiring.get(actor.partition) is actor:
+            self._broker.end_retiring(actor)
+            return
         telemetry.emit("partition.lost", partition=actor.partition, reason=reason)
         runtime = self._broker.queues.get(QueueName(actor.queue))
         actor.close(Code.OUTCOME_UNKNOWN, reason)

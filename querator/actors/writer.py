@@ -124,6 +124,11 @@ class LogWriter:
     def is_idle(self) -> bool:
         return not self._waiting and not self._waiting_apart and not self._outstanding
 
+    def is_outstanding(self, actor: PartitionActor) -> bool:
+        """A record of it is in flight, or is to be sent again."""
+        sent = self._outstanding.get(actor.partition)
+        return sent is not None and sent.actor is actor
+
     def wake(self, actor: PartitionActor) -> None:
         """The actor has a pending record."""
         partition = actor.partition

@@ -8,11 +8,16 @@ import trio
 from trio.testing import MockClock
 
 from querator.actors.node import Node, NodeOptions, open_node
-from querator.core.catalog.commands import CreateQueue
-from querator.core.ids import QueueName
+from querator.core import events as ev
+from querator.core.catalog.commands import CreateQueue, DeleteQueue, UpdateQueue
+from querator.core.ids import PartitionId, QueueName
+from querator.core.limits import HOLD_TIMEOUT
+from querator.core.policy import decode_policy
 from querator.core.replies import Code, Produced, Rejected
+from querator.env import seconds
 from querator.env.virtual import virtual_env
 from querator.errors import ConfigError, LogUnavailable
+from querator.log.codec import decode_events
 from querator.log.late import LateLog
 from querator.log.memory import Faults, MemoryDisk, MemoryLog
 from querator.log.store import LogStore
@@ -21,12 +26,15 @@ from tests.actors.conftest import Client, Q, settle_down
 
 @attrs.define
 class Cable(Faults):
-    """May be cut: nothing is appended then."""
+    """May be cut: nothing is appended then; or stuck: appends wait."""
 
     is_cut: bool = False
+    is_stuck: bool = False
 
     async def before(self, records: object) -> None:
         del records
+        while self.is_stuck:
+            await trio.sleep(0.1)
         if self.is_cut:
             raise LogUnavailable("the cable is cut")
 
@@ -129,6 +137,124 @@ async def test_a_store_that_is_away_takes_its_partitions_along_and_no_others(
         assert conditions(node) == {"a": "open", "b": "open"}
         assert isinstance(await served(node, "b"), Produced)
         assert node.notes() == []
+
+
+def log_of(town: Town, node: Node, store: str) -> list[ev.Event]:
+    """All events of the queue's partition there, as of now."""
+    (partition,) = [part.id for part in node.catalog.catalog.queues[Q].partitions if part.store == store]
+    return events_in(town, store, partition)
+
+
+def events_in(town: Town, store: str, partition: PartitionId) -> list[ev.Event]:
+    records = town.disks[store].partitions[partition].records
+    return [event for stored in records for event in decode_events(stored.record.events)]
+
+
+async def test_a_change_reaches_a_partition_that_holds_an_append_when_the_hold_ends(
+    autojump_clock: MockClock,
+) -> None:
+    """And keeps nobody waiting meanwhile."""
+    town = Town()
+    async with town.node(a=1, b=1) as node:
+        await create(node, Q, 2)
+        town.cables["b"].is_cut = True
+        held = produce_to(node, "b")
+        await trio.sleep(1)
+        assert conditions(node) == {"a": "open", "b": "holding"}
+        began = trio.current_time()
+        await node.catalog.change(UpdateQueue(name=Q, attempts_max=7))
+        await node.catalog.change(UpdateQueue(name=Q, paused=True))
+        assert trio.current_time() == began
+        assert type(log_of(town, node, "a")[-1]) is ev.PartitionPaused
+        assert held.told == []
+        town.cables["b"].is_cut = False
+        await trio.sleep(10)
+        assert isinstance(held.answer(1), Produced)
+        assert conditions(node) == {"a": "open", "b": "open"}
+        assert node.supervisor.restarts == 0
+        policies = [event for event in log_of(town, node, "b") if type(event) is ev.PolicyApplied]
+        assert decode_policy(policies[-1].document).attempts_max == 7
+        assert type(log_of(town, node, "b")[-1]) is ev.PartitionPaused
+
+
+async def test_a_queue_is_deleted_while_a_partition_holds_an_append(autojump_clock: MockClock) -> None:
+    """At once; who waits there is answered when the hold ends, and the log says that the queue is gone."""
+    town = Town()
+    async with town.node(a=1, b=1) as node:
+        await create(node, Q, 2)
+        (partition,) = [part.id for part in node.catalog.catalog.queues[Q].partitions if part.store == "b"]
+        town.cables["b"].is_cut = True
+        held = produce_to(node, "b")
+        await trio.sleep(1)
+        began = trio.current_time()
+        await node.catalog.change(DeleteQueue(Q))
+        assert trio.current_time() == began
+        assert held.told == []
+        assert await create(node, Q, 2) == ["a", "a"]
+        assert conditions(node) == {"a": "open"}
+        town.cables["b"].is_cut = False
+        await trio.sleep(10)
+        assert isinstance(held.answer(1), Produced)
+        last = events_in(town, "b", partition)[-1]
+        assert isinstance(last, ev.PolicyApplied)
+        assert decode_policy(last.document).deleted
+        assert node.broker.retiring == {}
+        assert all(writer.is_idle for writer in node.broker.writers.values())
+
+
+async def test_of_a_deleted_queue_nothing_is_known_when_its_partition_never_gets_to_its_log(
+    autojump_clock: MockClock,
+) -> None:
+    town = Town()
+    async with town.node(a=1, b=1) as node:
+        await create(node, Q, 2)
+        town.cables["b"].is_cut = True
+        held = produce_to(node, "b")
+        await trio.sleep(1)
+        await node.catalog.change(DeleteQueue(Q))
+        await create(node, Q, 1)
+        await trio.sleep(2 * seconds(HOLD_TIMEOUT))
+        refused = held.answer(1)
+        assert isinstance(refused, Rejected)
+        assert refused.code is Code.OUTCOME_UNKNOWN
+        assert node.broker.retiring == {}
+        assert node.supervisor.restarts == 0
+        assert conditions(node) == {"a": "open"}
+
+
+async def test_a_queue_is_deleted_while_an_append_of_it_hangs(autojump_clock: MockClock) -> None:
+    """Nobody waits longer than a few seconds for its partition, nor for ever for an answer."""
+    town = Town()
+    async with town.node(a=1, b=1) as node:
+        await create(node, Q, 2)
+        town.cables["b"].is_stuck = True
+        held = produce_to(node, "b")
+        await settle_down()
+        began = trio.current_time()
+        await node.catalog.change(DeleteQueue(Q))
+        assert trio.current_time() - began < 10
+        assert held.told == []
+        town.cables["b"].is_stuck = False
+        await trio.sleep(10)
+        assert isinstance(held.answer(1), Produced)
+        assert node.broker.retiring == {}
+
+
+async def test_a_change_reaches_a_partition_that_is_being_opened(autojump_clock: MockClock) -> None:
+    """Its policy is that of the moment at which it is open, not of the one at which the claim began."""
+    town = Town()
+    async with town.node(a=1, b=1) as node:
+        await create(node, Q, 2)
+    town.cables["b"].is_stuck = True
+    async with town.node(a=1, b=1) as node:
+        assert conditions(node) == {"a": "open", "b": "unavailable"}
+        await trio.sleep(1)
+        await node.catalog.change(UpdateQueue(name=Q, attempts_max=7, paused=True))
+        town.cables["b"].is_stuck = False
+        await trio.sleep(10)
+        assert conditions(node) == {"a": "open", "b": "open"}
+        for actor in node.broker.actors.values():
+            assert (actor.state.policy.attempts_max, actor.state.paused) == (7, True)
 
 
 async def test_a_new_queue_goes_where_it_can_be_opened(autojump_clock: MockClock) -> None:
