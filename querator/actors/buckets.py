@@ -191,13 +191,14 @@ class BucketService:
         return "" if reader.position >= end else "no snapshot behind the bucket can be read"
 
     def _start_behind(self, name: str, bucket: int, actor: PartitionActor) -> Position:
-        """A position of the partition before which all is that it has in the bucket, and little more."""
+        """A position of the partition before which all is that it has in the bucket, and little more. Where
+        its log did not announce what came behind the bucket, its last record may be in there as well."""
         known = [
             (number, starts[actor.partition])
             for (store, number), starts in self._starts.items()
             if store == name and number > bucket and actor.partition in starts
         ]
-        return Position(min(known)[1] if known else actor.tail)
+        return Position(min(known)[1] if known else actor.tail + 1)
 
     def _actors(self, name: str) -> list[PartitionActor]:
         return [actor for actor in self._broker.actors.values() if actor.store_name == name and actor.is_open]

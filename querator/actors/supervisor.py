@@ -313,6 +313,19 @@ class Supervisor:
                 more=more,
                 accepted_by=accepted_by,
             )
+            state = log.state
+            actor = PartitionActor(
+                state,
+                tail=log.position,
+                tail_hash=log.hash,
+                queue=name,
+                index=index,
+                demand=runtime.demand,
+                store_name=store_name,
+                session_of=self._broker.session_of,
+                record_inputs=self._record_inputs,
+            )
+            await self._payloads.fill_tail(actor, store)
         except ClaimLost as error:
             self._away[partition] = str(error)
             return False
@@ -328,19 +341,6 @@ class Supervisor:
             return False
         self._suspected.pop(partition, None)
         self._away.pop(partition, None)
-        state = log.state
-        actor = PartitionActor(
-            state,
-            tail=log.position,
-            tail_hash=log.hash,
-            queue=name,
-            index=index,
-            demand=runtime.demand,
-            store_name=store_name,
-            session_of=self._broker.session_of,
-            record_inputs=self._record_inputs,
-        )
-        await self._payloads.fill_tail(actor, store)
         if runtime.is_closing:
             return True
         self._broker.add_actor(runtime, actor)

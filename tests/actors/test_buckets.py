@@ -214,3 +214,21 @@ async def test_what_was_thrown_away_with_decisions_that_were_not_committed_gives
         assert not actor.is_alive
         assert actor.state.produced == 2
         assert not await node.snapshots.take(actor)
+
+
+async def test_the_last_record_before_a_bucket_that_nobody_announced_is_carried(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """By another process, or while the partition could not write: its last record is in the closed bucket."""
+    async with world.node() as node:
+        await world.create(node)
+        Client(node).produce(b"x")
+        await settle_down()
+        await node.stores["memory"].roll()
+        assert await node.buckets.prune("memory", buckets_kept=1) == [1]
+        assert node.buckets.carried == 1
+    async with world.node() as node:
+        client = Client(node)
+        client.reserve()
+        await settle_down()
+        assert client.reservations[0].payloads == [b"x"]

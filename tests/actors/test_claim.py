@@ -5,9 +5,12 @@ from pathlib import Path
 
 import attrs
 import pytest
+import trio
 from trio.testing import MockClock
 
 from querator.actors.claim import Reader, StateReader, claim
+from querator.actors.partition import PartitionActor
+from querator.actors.payloads import PayloadService
 from querator.actors.verification import verify_partition
 from querator.core import events as ev
 from querator.core.commands import Verb
@@ -17,11 +20,11 @@ from querator.core.segments import SEGMENT_BITS
 from querator.core.snapshot import encode_head, load
 from querator.env import Env
 from querator.env.virtual import virtual_env
-from querator.errors import DataLossSuspected
+from querator.errors import DataLossSuspected, LogUnavailable
 from querator.log.codec import seal
 from querator.log.memory import MemoryDisk, MemoryLog
 from querator.log.records import Record, Snapshot, snapshot_checksum
-from querator.log.store import Verdict
+from querator.log.store import LogStore, Verdict
 from querator.log.witness import Witness, WitnessedLog
 from tests.actors.conftest import SECOND, Client, Produced, World, settle_down
 
@@ -217,3 +220,30 @@ async def test_a_record_that_does_not_fit_halts_its_partition_and_no_other(
         client.reserve()
         await settle_down()
         assert len(client.reservations) == 1
+
+
+async def test_a_partition_whose_payloads_cannot_be_read_is_opened_later(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store goes away just then: that is the partition's trouble, not its node's."""
+    async with world.node() as node:
+        await world.create(node)
+        Client(node).produce(b"x")
+        await settle_down()
+        await node.snapshots.take(next(iter(node.broker.actors.values())))
+    refused: list[str] = []
+    fill_tail = PayloadService.fill_tail
+
+    async def fails_once(self: PayloadService, actor: PartitionActor, store: LogStore) -> None:
+        if not refused:
+            refused.append("once")
+            raise LogUnavailable("the store is away")
+        await fill_tail(self, actor, store)
+
+    monkeypatch.setattr(PayloadService, "fill_tail", fails_once)
+    async with world.node() as node:
+        assert refused == ["once"]
+        client = Client(node)
+        client.reserve(wait=10 * SECOND)
+        await trio.sleep(2)
+        assert client.reservations[0].payloads == [b"x"]
