@@ -597,10 +597,14 @@ class Protocol:
         known = self._holdings.find(message.token)
         if known is not None:
             sink = known.sink
+        given_back = self._stray_releases.get(message.token)
+        is_given_back = given_back is not None and given_back.message.ranges is None
         if sink is None:
-            self._release_message(message)
+            if not is_given_back:
+                self._release_message(message)
             return
-        delivery = self._holdings.receive(message, sink)
+        # What came too late was given back already: whoever got it now would work for nothing.
+        delivery = None if is_given_back else self._holdings.receive(message, sink)
         if delivery is not None and not sink.pushed(delivery):
             self._holdings.settle(delivery.reservation, delivery.first, delivery.count, release, None)
         if message.last and isinstance(request, ReserveRequest) and message.id is not None:
