@@ -1,12 +1,11 @@
 """What runs beside a life cycle that is measured: questions to the server, and exports of its database.
 
 ``ask`` asks the server one canned question after the other; ``export`` follows a PostgreSQL log into an
-archive, as a process of low priority, the way an operator would. Both print a line of JSON at ``--stop``.
+archive, as `querator analytics refresh --modest` does. Both print a line of JSON at ``--stop``.
 """
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 import trio
 
 from benchmarks.processes import QUEUE
-from querator.analytics.compact import compact
+from querator.analytics.directory import Archive
 from querator.analytics.export import Exporter
+from querator.analytics.parallel import remote_folders
 from querator.client import Rejected, connect
 from querator.env.real import real_env
 from querator.log.postgres import PostgresLog
@@ -44,19 +44,20 @@ async def ask(options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def export(options: argparse.Namespace) -> dict[str, Any]:
-    os.nice(19)
     env = real_env()
+    archive = Archive(env, Path(options.archive))
     store = PostgresLog(env, options.log)
     await store.open()
     exports = items = 0
     try:
-        exporter = Exporter(env, [store], Path(options.archive), threads=1, memory_limit="256MB")
-        while time.monotonic() < options.stop:
-            done = await exporter.refresh()
-            await compact(env, Path(options.archive), threads=1)
-            exports += 1
-            items += done.items
-            await trio.sleep(PAUSE)
+        async with remote_folders(env, archive, 1, is_servers=True) as (folder,):
+            exporter = Exporter(env, [store], archive.directory, folder=folder)
+            while time.monotonic() < options.stop:
+                done = await exporter.refresh()
+                await folder.compact()
+                exports += 1
+                items += done.items
+                await trio.sleep(PAUSE)
     finally:
         await store.aclose()
     return {"exports": exports, "events": items}

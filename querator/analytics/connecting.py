@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from querator.analytics.manifest import TEMPORARY, ArchiveError, check_parts, read_manifest
-from querator.analytics.schema import create_schema
+from querator.analytics.schema import create_schema, follow_manifest
 from querator.analytics.warehouse import Connection, DuckDBError, open_database, sandbox
 from querator.core import limits
 
@@ -39,3 +39,21 @@ def connect(
         connection.close()
         raise ArchiveError(f"{directory} cannot be read: {error}") from error
     return connection
+
+
+def reconnect(connection: Connection, source: Path) -> None:
+    """Have a connection that ``connect`` made read the same archive as it is now. Compares no contents.
+
+    Raises:
+        ArchiveError: there is no archive, or a file is missing; it is named. The connection is as it was.
+    """
+    directory = source.resolve()
+    manifest = read_manifest(directory)
+    check_parts(directory, [*manifest.parts, *manifest.payload_parts], digests=False)
+    connection.execute("BEGIN")
+    try:
+        follow_manifest(connection, directory, manifest)
+    except DuckDBError as error:
+        connection.execute("ROLLBACK")
+        raise ArchiveError(f"{directory} cannot be read: {error}") from error
+    connection.execute("COMMIT")

@@ -24,7 +24,7 @@ import trio
 
 from querator.actors.ports import Answer
 from querator.analytics import warehouse
-from querator.analytics.connecting import connect
+from querator.analytics.connecting import connect, reconnect
 from querator.analytics.manifest import MANIFEST, ArchiveError
 from querator.core import limits
 from querator.core.ids import Duration, Instant
@@ -198,13 +198,15 @@ class LiveAnalytics:
         except FileNotFoundError:
             raise ArchiveError(f"there is no archive in {self._directory} yet") from None
         stamp = (found.st_mtime_ns, found.st_ino)
-        if self._connection is not None and stamp == self._stamp:
+        if self._connection is None:
+            # The exporter of this server has just written it; reading it all again would be felt.
+            self._connection = connect(
+                self._directory, memory_limit=self._memory_limit, threads=1, verify=False, sandboxed=True
+            )
+        elif stamp != self._stamp:
+            reconnect(self._connection, self._directory)
+        else:
             return
-        self.close()
-        # The exporter of this server has just written it; reading it all again would be felt.
-        self._connection = connect(
-            self._directory, memory_limit=self._memory_limit, threads=1, verify=False, sandboxed=True
-        )
         self._stamp = stamp
         self._as_of = Instant(found.st_mtime_ns // 1_000)
 

@@ -3,7 +3,7 @@
 import csv
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -16,11 +16,12 @@ from querator import config
 from querator.analytics import asking, connect
 from querator.analytics.archive import verify as verify_archive
 from querator.analytics.compact import compact as compact_archive
+from querator.analytics.directory import Archive, Report, silent
 from querator.analytics.directory import Progress as Step
-from querator.analytics.directory import Report, silent
 from querator.analytics.export import Exporter
 from querator.analytics.manifest import read_manifest
 from querator.analytics.page import make_page
+from querator.analytics.parallel import remote_folders
 from querator.analytics.report import make_report, queue_names
 from querator.analytics.terminal import print_report
 from querator.analytics.warehouse import Connection, QueryFailed
@@ -78,6 +79,9 @@ async def refresh(
     source: Source | None = None,
     archive: ArchiveOption = None,
     payloads: Annotated[bool, Parameter(negative="", help="Export the payloads as well.")] = False,
+    modest: Annotated[
+        bool, Parameter(negative="", help="Take only what processors have left: for a machine that serves.")
+    ] = False,
 ) -> None:
     """Export what the log has and the archive has not.
 
@@ -86,11 +90,17 @@ async def refresh(
     """
     source = source or Source()
     directory = archive_of(archive, source.data)
-    async with source.open() as store:
+    async with source.open() as store, AsyncExitStack() as stack:
         env = real_env()
-        exporter = Exporter(env, [store], directory, payloads=payloads, workers=env.processes.cores)
-        with progress_bar(is_wanted=not source.json) as report:
-            done = await exporter.refresh(report)
+        if modest:
+            (folder,) = await stack.enter_async_context(
+                remote_folders(env, Archive(env, directory), 1, is_servers=True)
+            )
+            exporter = Exporter(env, [store], directory, payloads=payloads, folder=folder)
+        else:
+            exporter = Exporter(env, [store], directory, payloads=payloads, workers=env.processes.cores)
+        report = stack.enter_context(progress_bar(is_wanted=not source.json))
+        done = await exporter.refresh(report)
     if source.json:
         print_json({"archive": str(directory), **attrs.asdict(done)})
         return

@@ -450,10 +450,7 @@ class SystemThreads:
         return ThreadWorker(name)
 
 
-_MODEST_START: Final = (
-    "import os, runpy, sys; os.nice(19);"
-    " runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
-)
+_MODEST: Final = Path(__file__).with_name("modest.py")
 
 
 class SystemProcesses:
@@ -466,7 +463,7 @@ class SystemProcesses:
     @contextlib.asynccontextmanager
     async def run(self, module: str, *, is_modest: bool = False) -> AsyncIterator[trio.abc.Stream]:
         # Its imports alone are half a second of a core: it must not begin as we are.
-        start = ["-c", _MODEST_START, module] if is_modest else ["-m", module]
+        start = [str(_MODEST), module] if is_modest else ["-m", module]
         process = await trio.lowlevel.open_process(
             [sys.executable, *start],
             stdin=subprocess.PIPE,

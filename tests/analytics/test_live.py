@@ -10,9 +10,10 @@ import pytest
 import trio
 
 from querator.actors.ports import Answer
-from querator.analytics import live
+from querator.analytics import connecting, live
 from querator.analytics.export import Exporter
 from querator.analytics.live import QUESTIONS, LiveAnalytics
+from querator.analytics.manifest import ArchiveError, Manifest, Part, encode_manifest
 from querator.analytics.questions import RemoteQuestions
 from querator.core import limits
 from querator.core.commands import Produce
@@ -159,6 +160,57 @@ async def test_later_exports_are_seen(tmp_path: Path) -> None:
     answer = await ask(door, "throughput", queue="partition 4")
     assert answer.rows[0][answer.columns.index("produced")] == 2
     door.close()
+
+
+async def test_one_connection_follows_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one would be eighty milliseconds of a core, after each export."""
+    opened: list[Path] = []
+
+    def connect(directory: Path, **how: Any) -> Any:
+        opened.append(directory)
+        return connecting.connect(directory, **how)
+
+    monkeypatch.setattr(live, "connect", connect)
+    history = PartitionHistory(4, Policy(version=1))
+    store = await make_store(history)
+    exporter = Exporter(real_env(), [store], tmp_path)
+    await exporter.refresh()
+    door = LiveAnalytics(real_env(), tmp_path)
+    for number in range(1, 4):
+        known = len(history.records)
+        history.do(Produce([b"a", b"b"]))
+        history.seal()
+        await store_records(store, history.records[known:])
+        await exporter.refresh()
+        answer = await ask(door, "throughput", queue="partition 4")
+        assert answer.rows[0][answer.columns.index("produced")] == 2 * number
+    assert opened == [tmp_path]
+    # It says what is wrong with the archive, and goes on when that is over.
+    manifest = tmp_path / "manifest.json"
+    good = manifest.read_bytes()
+    manifest.write_bytes(good.replace(b".parquet", b".gone"))
+    refused = await door.ask("throughput", {"queue": "partition 4"})
+    assert isinstance(refused, Rejected)
+    assert refused.code == Code.UNAVAILABLE
+    assert ".gone is missing" in refused.detail
+    manifest.write_bytes(good)
+    assert (await ask(door, "throughput", queue="partition 4")).rows == answer.rows
+    assert opened == [tmp_path]
+    door.close()
+
+
+def test_a_connection_that_cannot_follow_stays_as_it_was(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    (archive / "manifest.json").write_bytes(encode_manifest(Manifest()))
+    connection = connecting.connect(archive)
+    (archive / "odd.parquet").write_bytes(b"odd")
+    part = Part("odd.parquet", "2026-11-24", 1, 1, 3, "")
+    (archive / "manifest.json").write_bytes(encode_manifest(Manifest(parts=[part])))
+    with pytest.raises(ArchiveError, match="cannot be read"):
+        connecting.reconnect(connection, archive)
+    assert connection.execute("FROM queues").fetchall() == []
+    connection.close()
 
 
 # --- in a process of their own ------------------------------------------------------------------

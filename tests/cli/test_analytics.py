@@ -54,6 +54,14 @@ def test_refresh_again_finds_nothing_new(cli: Run, data: Path) -> None:
     assert (document["records"], document["items"]) == (0, 0)
 
 
+def test_a_modest_refresh_exports_the_same(cli: Run, data: Path, tmp_path: Path) -> None:
+    archive = ("--archive", str(tmp_path / "modest"))
+    (document,) = cli("analytics", "refresh", "--modest", "--data", str(data), *archive, "--json").json
+    assert document["items"] == 3 + 2 + 2
+    question = ("analytics", "sql", "FROM events ORDER BY ALL", "--format", "json")
+    assert cli(*question, *archive).json == cli(*question, "--archive", str(data / "analytics")).json
+
+
 def test_questions(cli: Run, data: Path) -> None:
     archive = ("--archive", str(data / "analytics"))
     (queue,) = cli("analytics", "sql", "FROM queues", "--format", "json", *archive).json
