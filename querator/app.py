@@ -24,7 +24,7 @@ from querator.api.registry import SessionRegistry, Settings
 from querator.api.server import Server, ServerOptions
 from querator.config import Config, parse_address, redact
 from querator.core.ids import CATALOG_PARTITION, MILLISECOND, SECOND, Duration, QueueName
-from querator.core.limits import PING_INTERVAL
+from querator.core.limits import CONNECTIONS_MAX, PING_INTERVAL
 from querator.core.stores import StoreSetting, parse_stores
 from querator.env import Env, FileLock, FileLocked
 from querator.env.real import reload_server_tls, server_tls
@@ -352,7 +352,14 @@ def _bad_certificate(config: Config, error: OSError) -> ConfigError:
     )
 
 
-async def serve(config: Config, env: Env, on_ready: Callable[[Application], None], stop: trio.Event) -> None:
+async def serve(
+    config: Config,
+    env: Env,
+    on_ready: Callable[[Application], None],
+    stop: trio.Event,
+    *,
+    connections_max: int = CONNECTIONS_MAX,
+) -> None:
     """Run a server until ``stop`` is set, then end in order.
 
     Raises:
@@ -378,6 +385,7 @@ async def serve(config: Config, env: Env, on_ready: Callable[[Application], None
             version=__version__,
             tls=make_tls(config),
             origins=config.allowed_origins,
+            connections_max=connections_max,
             connections_per_address_max=config.connections_per_address,
         ),
         ping_interval=Duration(config.ping_interval * SECOND),

@@ -11,6 +11,7 @@ from random import Random
 import trio
 
 from querator.core.ids import Duration, Instant
+from querator.env import Spare
 from querator.env.trio_clock import TrioClock
 from querator.env.virtual import MemoryListener, MemoryNetwork, MemoryStream
 from simulations.gate import Gate
@@ -133,6 +134,9 @@ class MortalNet:
 
     def peer(self, stream: trio.abc.Stream) -> str:
         return self._net.peer(stream.inner if isinstance(stream, MortalStream) else stream)
+
+    def spare(self) -> Spare:
+        return self._net.spare()
 
     @property
     def links(self) -> list[MortalStream]:

@@ -26,6 +26,10 @@ class Access(Protocol):
     def version(self) -> int:
         """Another one than before: earlier answers need not stand any more."""
 
+    @property
+    def wants_keys(self) -> bool:
+        """Who shows no good key may do nothing here."""
+
     def authenticate(self, key: str, now: Instant) -> Principal | Rejected:
         """Whose key this is; "" asks for the anonymous principal. Rejected: UNAUTHENTICATED."""
 
@@ -46,6 +50,7 @@ class OpenAccess:
     """Everybody may do everything."""
 
     version = 0
+    wants_keys = False
 
     def authenticate(self, key: str, now: Instant) -> Principal | Rejected:
         del key, now

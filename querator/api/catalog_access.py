@@ -39,6 +39,8 @@ class CatalogAccess:
         self.auth = auth
         self._known: dict[str, Principal | KeyFault] = {}
         self._version = -1
+        self._is_anonymous_known = False
+        """The anonymous user has a role somewhere."""
         self.looked_up = 0
         """Keys that were not remembered, so far."""
         self._last_used: dict[str, Instant] = {}
@@ -47,6 +49,16 @@ class CatalogAccess:
     def version(self) -> int:
         """See Access."""
         return self._port.catalog.version
+
+    @property
+    def wants_keys(self) -> bool:
+        """See Access."""
+        if not self.auth:
+            return False
+        catalog = self._port.catalog
+        if catalog.version != self._version:
+            self._begin_anew(catalog)
+        return not self._is_anonymous_known
 
     def recognise(self, key: str, now: Instant) -> Principal | KeyFault:
         """Whose key this is; "" is the anonymous user's."""
@@ -77,6 +89,7 @@ class CatalogAccess:
     def _begin_anew(self, catalog: Catalog) -> None:
         self._known.clear()
         self._version = catalog.version
+        self._is_anonymous_known = any(user == ANONYMOUS.user_id for user, _ in catalog.grants)
         if len(self._last_used) > len(catalog.keys):
             self._last_used = {
                 key_id: used for key_id, used in self._last_used.items() if key_id in catalog.keys

@@ -22,6 +22,8 @@ class HttpRequest:
     """The peer's host."""
     is_too_large: bool = False
     """The body was over ``body_limit`` and is not here; the connection closes behind the response."""
+    has_good_key: bool = False
+    """Said by the handler: the request carried the key of somebody we know."""
 
 
 @attrs.define

@@ -49,6 +49,10 @@ def _status_line(status: int) -> str:
 _STATUS_LINES: Final = {status: _status_line(status) for status in range(200, 600)}
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 class HungUp(Exception):
     """The client is gone, or rested too long."""
 
@@ -91,6 +95,7 @@ class HttpConnection:
         hangups: Hangups,
         *,
         remote: str = "",
+        introduce: Callable[[], None] = _nothing,
         waiting_paths: Container[str] = (),
         is_draining: Callable[[], bool] = bool,
         upgrade_path: str = "",
@@ -103,6 +108,7 @@ class HttpConnection:
         self._hangups = hangups
         self._wait = Wait()
         self._remote = remote
+        self._introduce = introduce
         self._waiting_paths = waiting_paths
         self._is_draining = is_draining
         self._upgrade_path = upgrade_path
@@ -141,6 +147,25 @@ class HttpConnection:
         with contextlib.suppress(HungUp), trio.move_on_after(seconds(limits.BODY_TIMEOUT)):
             await self._refuse(response)
 
+    async def answer_once(self, patience: Duration) -> None:
+        """Answer one request by what its head says, come of it what may within ``patience``, and let go."""
+        with contextlib.suppress(HungUp), trio.move_on_after(seconds(limits.BODY_TIMEOUT)):
+            head: Head | None = None
+            try:
+                with trio.move_on_after(seconds(patience)):
+                    head = await self._read_head()
+            except HttpFault as fault:
+                self._counters.http_faults += 1
+                await self._refuse(refusal(fault.status, fault.detail))
+                return
+            if head is not None:
+                path = head.target.partition("?")[0]
+                await self._refuse(await self._handle(HttpRequest(head.method, path, head.headers, b"")))
+            else:
+                # Nothing was read over that a close could cut short.
+                response = await self._handle(HttpRequest("", "", {}, b""))
+                await self._send(self._render(response, has_body=True, keeps_alive=False))
+
     def _is_upgrade(self, head: Head) -> bool:
         # A cheap look first: it is made for every request.
         return (
@@ -158,6 +183,8 @@ class HttpConnection:
         self._counters.http_requests += 1
         self._patience.set(self._wait, Phase.HANDLER)
         response = await self._handle(request)
+        if request.has_good_key:
+            self._introduce()
         keeps_alive = head.keeps_alive and not request.is_too_large and not self._is_draining()
         await self._send(self._render(response, has_body=head.method != "HEAD", keeps_alive=keeps_alive))
         if request.is_too_large:

@@ -1,9 +1,10 @@
 """The one port: HTTP, WebSocket, ``/health`` and ``/metrics`` on the same listeners.
 
 A connection begins as HTTP. ``GET /v1/stream`` with an Upgrade turns it into a session; everything but
-health and metrics goes to the injected handler. Accepting survives a lack of file descriptors,
-connections over the bound are told 503, and stopping is in order: no new connections, ``going_away``,
-wait for the clients to finish, close.
+health and metrics goes to the injected handler. Connections over a bound (doorway.py) are turned away with
+503, but told the health if that is what they ask for; so is, by a descriptor kept for it, whoever comes when
+there is none left. Stopping is in order: no new connections, ``going_away``, wait for the clients to finish,
+close.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import attrs
 import trio
 
 from querator import telemetry
+from querator.api.doorway import TOO_MANY, Doorway, Visit
 from querator.api.exchange import HttpHandler, HttpRequest, HttpResponse
 from querator.api.hangups import Hangups
 from querator.api.health import Probe, health_response
@@ -25,18 +27,15 @@ from querator.api.patience import Patience
 from querator.api.registry import SessionRegistry
 from querator.api.upgrade import STREAM_PATH, negotiate, refusal
 from querator.api.websocket import serve_websocket
-from querator.config import is_loopback
 from querator.core import limits
 from querator.core.ids import MILLISECOND, SECOND, Duration, Instant
-from querator.env import seconds
+from querator.env import Spare, seconds
 from querator.errors import QueratorError
 from querator.protocol.closing import CloseCode
 
 _ACCEPT_PAUSE: Final = Duration(100 * MILLISECOND)
 """How long accepting rests when file descriptors or memory ran out."""
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-_REFUSALS_MAX: Final = 256
-"""Connections being told 503 at a time; those beyond are just dropped."""
 _PROBE_TIMEOUT: Final = Duration(5 * SECOND)
 _HEALTH: Final = "/health"
 _METRICS: Final = "/metrics"
@@ -57,6 +56,8 @@ class ServerOptions:
     connections_max: int = limits.CONNECTIONS_MAX
     connections_per_address_max: int = limits.CONNECTIONS_PER_ADDRESS_MAX
     """Of one address; those of this machine itself are not counted."""
+    strangers_max: int = limits.STRANGERS_MAX
+    """Connections that have shown no good key, where one is needed."""
     drain_timeout: Duration = limits.DRAIN_TIMEOUT
     waiting_paths: Container[str] = frozenset(("/v1/queue.lease",))
     """Requests that may wait for long: a client that hangs up meanwhile ends them."""
@@ -90,9 +91,17 @@ class Server:
         self._patience = Patience(registry.env.clock)
         self._hangups = Hangups(registry.env.clock)
         self._number = 0
-        self._refusals = 0
-        self._of_address: dict[str, int] = {}
-        """Connections by the peer's address."""
+        self._doorway = Doorway(
+            registry.access,
+            registry.counters,
+            self.options.connections_max,
+            self.options.connections_per_address_max,
+            self.options.strangers_max,
+        )
+        self._turned_away: dict[trio.CancelScope, None] = {}
+        """Connections that are being told so, the oldest first."""
+        self._spare: Spare | None = None
+        """While it listens."""
         self._is_draining = False
         self._accepting = trio.CancelScope()
         self._connections = trio.CancelScope()
@@ -109,6 +118,7 @@ class Server:
         """
         listeners = await self._env.net.listen(host, port, tls=self.options.tls)
         self.addresses = [self._env.net.address(listener) for listener in listeners]
+        self._spare = self._env.net.spare()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.registry.run, name="sessions")
@@ -126,6 +136,7 @@ class Server:
                 nursery.cancel_scope.cancel()
         finally:
             self._has_stopped.set()
+            self._spare.give_up()
             with trio.CancelScope(shield=True):
                 for listener in listeners:
                     await trio.aclose_forcefully(listener)
@@ -152,25 +163,20 @@ class Server:
 
     async def serve_stream(self, stream: trio.abc.Stream, remote: str = "") -> None:
         """One connection, from its first byte to its closing. Lets no error of the connection out."""
-        self._counters.connections += 1
-        self._counters.connections_now += 1
-        self._of_address[remote] = self._of_address.get(remote, 0) + 1
+        visit = self._doorway.enter(remote)
         self._number += 1
         try:
-            await self._serve(stream, self._number, remote)
+            await self._serve(stream, self._number, visit)
         except Exception as error:  # noqa: BLE001 - the boundary that keeps one connection's bug from the others
             telemetry.emit("api.connection.failed", remote=remote, error=repr(error))
         finally:
-            self._counters.connections_now -= 1
-            self._of_address[remote] -= 1
-            if not self._of_address[remote]:
-                del self._of_address[remote]
+            visit.leave()
             if not self._counters.connections_now and self._is_draining:
                 self._is_empty.set()
             with trio.move_on_after(seconds(limits.CLOSE_TIMEOUT)):
                 await _close(stream)
 
-    async def _serve(self, stream: trio.abc.Stream, number: int, remote: str) -> None:
+    async def _serve(self, stream: trio.abc.Stream, number: int, visit: Visit) -> None:
         connection = HttpConnection(
             stream,
             self._handler,
@@ -178,7 +184,8 @@ class Server:
             self._counters,
             self._patience,
             self._hangups,
-            remote=remote,
+            remote=visit.remote,
+            introduce=visit.introduce,
             waiting_paths=self.options.waiting_paths,
             is_draining=lambda: self._is_draining,
             upgrade_path=STREAM_PATH,
@@ -192,7 +199,14 @@ class Server:
         if isinstance(granted, HttpResponse):
             await connection.refuse(granted)
             return
-        await serve_websocket(stream, granted, self.registry, number=number, leftover=wanted.leftover)
+        await serve_websocket(
+            stream,
+            granted,
+            self.registry,
+            number=number,
+            leftover=wanted.leftover,
+            introduce=visit.introduce,
+        )
 
     async def _accept(self, listener: trio.abc.Listener[trio.abc.Stream], connections: trio.Nursery) -> None:
         while True:
@@ -202,33 +216,50 @@ class Server:
                 if error.errno not in _NO_ROOM:
                     raise
                 telemetry.emit("api.accept.no_room", error=repr(error))
-                await self._env.clock.sleep(_ACCEPT_PAUSE)
+                await self._accept_by_the_spare(listener)
                 continue
             remote = self._env.net.peer(stream)
-            if self._has_room(remote):
-                connections.start_soon(self.serve_stream, stream, remote)
-                continue
-            self._counters.connections_refused += 1
-            if self._refusals < _REFUSALS_MAX:
-                self._refusals += 1
-                connections.start_soon(self._refuse, stream)
+            why = self._doorway.refusal(remote)
+            if why:
+                if len(self._turned_away) >= limits.TURNED_AWAY_MAX:
+                    # Whoever asks for the health has sent that by now; who has said nothing goes first.
+                    next(iter(self._turned_away)).cancel()
+                connections.start_soon(self._turn_away, stream, why)
             else:
-                await trio.aclose_forcefully(stream)
+                connections.start_soon(self.serve_stream, stream, remote)
 
-    def _has_room(self, remote: str) -> bool:
-        if self._counters.connections_now >= self.options.connections_max:
-            return False
-        most = self.options.connections_per_address_max
-        return self._of_address.get(remote, 0) < most or is_loopback(remote)
-
-    async def _refuse(self, stream: trio.abc.Stream) -> None:
-        connection = HttpConnection(
-            stream, self._handler, self._dates, self._counters, self._patience, self._hangups
-        )
+    async def _accept_by_the_spare(self, listener: trio.abc.Listener[trio.abc.Stream]) -> None:
+        """No descriptor is left for whoever waits there but the one that is kept for the health."""
+        if self._spare is None or not self._spare.give_up():
+            await self._env.clock.sleep(_ACCEPT_PAUSE)
+            return
         try:
-            await connection.refuse(refusal(503, "too many connections", [("Retry-After", "1")]))
+            with trio.move_on_after(seconds(_ACCEPT_PAUSE)):
+                stream = await listener.accept()
+                with trio.move_on_after(2 * seconds(limits.TURN_AWAY_TIMEOUT), shield=True):
+                    await self._turn_away(stream, TOO_MANY)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            # Somebody else in this process was quicker.
+            await self._env.clock.sleep(_ACCEPT_PAUSE)
         finally:
-            self._refusals -= 1
+            self._spare.get_back()
+
+    async def _turn_away(self, stream: trio.abc.Stream, why: str) -> None:
+        """Tell the health to whoever asks for it, and all others to come back later."""
+        self._counters.connections_refused += 1
+        handler = _Turnstile(self, refusal(503, why, [("Retry-After", "1")]))
+        connection = HttpConnection(
+            stream, handler, self._dates, self._counters, self._patience, self._hangups
+        )
+        scope = trio.CancelScope()
+        self._turned_away[scope] = None
+        try:
+            with scope:
+                await connection.answer_once(limits.TURN_AWAY_TIMEOUT)
+        finally:
+            del self._turned_away[scope]
             await trio.aclose_forcefully(stream)
 
     async def health(self) -> HttpResponse:
@@ -263,6 +294,23 @@ class _Router:
             if request.path == _METRICS:
                 return self._server.metrics.response()
         return await self._http.handle(request)
+
+
+class _Turnstile:
+    """``/health``, and the same refusal for all else."""
+
+    def __init__(self, server: Server, refusal: HttpResponse) -> None:
+        self._server = server
+        self.refusal = refusal
+
+    def body_limit(self, path: str) -> int:
+        del path
+        return 0
+
+    async def handle(self, request: HttpRequest) -> HttpResponse:
+        if request.method == "GET" and request.path == _HEALTH:
+            return await self._server.health()
+        return self.refusal
 
 
 async def _close(stream: trio.abc.Stream) -> None:

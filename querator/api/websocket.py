@@ -131,14 +131,22 @@ class WireSession:
 
 
 async def serve_websocket(
-    stream: trio.abc.Stream, upgrade: Upgrade, registry: SessionRegistry, *, number: int, leftover: bytes
+    stream: trio.abc.Stream,
+    upgrade: Upgrade,
+    registry: SessionRegistry,
+    *,
+    number: int,
+    leftover: bytes,
+    introduce: Callable[[], None],
 ) -> None:
     """Speak with one client until it or we close; the caller closes the stream.
 
-    ``leftover`` are the bytes that came behind the handshake.
+    ``leftover`` are the bytes that came behind the handshake; ``introduce`` is called when a good key came.
     """
     async with trio.open_nursery() as nursery:
-        connection = _Connection(stream, upgrade, registry, nursery, number=number, leftover=leftover)
+        connection = _Connection(
+            stream, upgrade, registry, nursery, number=number, leftover=leftover, introduce=introduce
+        )
         await connection.run()
 
 
@@ -152,8 +160,10 @@ class _Connection:
         *,
         number: int,
         leftover: bytes,
+        introduce: Callable[[], None],
     ) -> None:
         self._registry = registry
+        self._introduce = introduce
         self._nursery = nursery
         self._codec = upgrade.codec
         self._handshake = upgrade.response
@@ -195,6 +205,8 @@ class _Connection:
                     await self._receive_once()
             if not session.is_welcome:
                 session.close(CloseCode.HELLO_TIMEOUT, "no hello in time")
+            elif session.principal.key_id:
+                self._introduce()
             while True:
                 await self._receive_once()
         except FrameError as error:

@@ -8,6 +8,7 @@ import trio
 from cyclopts import Parameter
 
 from querator import config, telemetry
+from querator.api.doorway import connections_within
 from querator.app import Application, reload_tls
 from querator.app import serve as serve_app
 from querator.cli.exits import CommandFailed, Exit
@@ -156,7 +157,12 @@ async def serve(
     wanted = limits.CONNECTIONS_MAX + limits.DESCRIPTORS_BESIDE
     allowed = allow_descriptors(wanted)
     if allowed < wanted:
-        telemetry.emit("server.descriptors.unavailable", allowed=allowed, wanted=wanted)
+        telemetry.emit(
+            "server.descriptors.unavailable",
+            allowed=allowed,
+            wanted=wanted,
+            connections=connections_within(allowed),
+        )
     env = real_env()
 
     serving: list[Application] = []
@@ -186,7 +192,7 @@ async def serve(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, stop, nursery.cancel_scope)
-            await serve_app(settings, env, ready, stop)
+            await serve_app(settings, env, ready, stop, connections_max=connections_within(allowed))
             nursery.cancel_scope.cancel()
     except* OSError as group:
         raise CommandFailed(_cannot_listen(settings.address, group), Exit.FAILED) from group

@@ -94,6 +94,12 @@ DESCRIPTORS_BESIDE: Final = 1_024
 """Open files that a server may need beside those of its connections: the log's, pipes, helpers."""
 CONNECTIONS_PER_ADDRESS_MAX: Final = 2_048
 """Of one address that is not loopback; a Go client alone keeps up to 2,000 (CONTRACT.md 1.6)."""
+STRANGERS_MAX: Final = 256
+"""Connections that have shown no good key, where one is needed."""
+TURNED_AWAY_MAX: Final = 256
+"""Connections over a bound that are being told so; one more ends the oldest without a word."""
+TURN_AWAY_TIMEOUT: Final = Duration(500_000)
+"""How long whoever is turned away may take to ask for the health, before that is refused as all else is."""
 MESSAGE_BYTES_MAX: Final = 4_194_304
 FRAME_COMMANDS_MAX: Final = 10_000
 """Messages in one WebSocket message."""

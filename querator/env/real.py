@@ -208,6 +208,27 @@ class QuickListener(trio.abc.Listener[trio.abc.Stream]):
         await self.plain.aclose()
 
 
+class SpareDescriptor:
+    """See Spare."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self.get_back()
+
+    def give_up(self) -> bool:
+        number, self._number = self._number, None
+        if number is None:
+            return False
+        os.close(number)
+        return True
+
+    def get_back(self) -> None:
+        # There may be none to be had: the next connection then waits until there is.
+        with contextlib.suppress(OSError):
+            if self._number is None:
+                self._number = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
 class TcpNet:
     """TCP, with TLS where a context is given. Streams have TCP_NODELAY, as trio sets it."""
 
@@ -237,6 +258,9 @@ class TcpNet:
             raise TypeError(f"not a listener of this net: {listener!r}")
         name = listener.socket.getsockname()
         return str(name[0]), int(name[1])
+
+    def spare(self) -> SpareDescriptor:
+        return SpareDescriptor()
 
     def peer(self, stream: trio.abc.Stream) -> str:
         if isinstance(stream, QuickStream):

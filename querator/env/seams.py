@@ -61,6 +61,16 @@ class Rng(Protocol):
         """The stream named ``name``: a draw added in one stream does not shift the others."""
 
 
+class Spare(Protocol):
+    """An open descriptor, kept for the moment at which no other can be had."""
+
+    def give_up(self) -> bool:
+        """Close it, so that something else can be opened; False: it was closed already."""
+
+    def get_back(self) -> None:
+        """Open it again, if the system lets us."""
+
+
 class Net(Protocol):
     """Byte streams between processes."""
 
@@ -85,6 +95,9 @@ class Net(Protocol):
 
     def peer(self, stream: trio.abc.Stream) -> str:
         """The host at the other end of a stream of this net; "" when it is not known any more."""
+
+    def spare(self) -> "Spare":
+        """A descriptor to keep."""
 
 
 class FileLock(Protocol):

@@ -291,8 +291,21 @@ class MemoryNet:
             raise TypeError(f"not a stream of this net: {stream!r}")
         return stream.peer
 
+    def spare(self) -> "NoSpare":
+        return NoSpare()
+
     def _resolve(self, host: str) -> str:
         return self.host if host in LOCAL_NAMES else host
+
+
+class NoSpare:
+    """Links in memory take no descriptors."""
+
+    def give_up(self) -> bool:
+        return False
+
+    def get_back(self) -> None:
+        """There is none."""
 
 
 def _refuse_tls(tls: ssl.SSLContext | None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from querator.env import Net
+from querator.env import Net, Spare
 
 
 class MortalNet:
@@ -31,6 +31,9 @@ class MortalNet:
 
     def peer(self, stream: trio.abc.Stream) -> str:
         return self._net.peer(stream)
+
+    def spare(self) -> Spare:
+        return self._net.spare()
 
 
 class Fate(trio.abc.Instrument):

@@ -54,6 +54,7 @@ class EchoHandler:
             return HttpResponse(200, [], bytes(LARGE))
         if request.path == "/slow":
             await trio.sleep(2)
+        request.has_good_key = request.headers.get("authorization") == "Bearer good"
         size = "too large" if request.is_too_large else str(len(request.body))
         return HttpResponse(
             200, [("Content-Type", "text/plain")], f"{request.method} {request.path} {size}".encode()

@@ -12,12 +12,18 @@ from prometheus_client.core import GaugeMetricFamily
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from querator import telemetry
+from querator.api.access import OpenAccess
+from querator.api.doorway import connections_within
 from querator.api.hangups import MOMENT
 from querator.api.health import Probe
 from querator.api.server import Server, ServerOptions
 from querator.core import limits
+from querator.core.catalog import Principal
+from querator.core.ids import Instant
+from querator.core.replies import Code, Rejected
 from querator.env import seconds
 from querator.errors import LogUnavailable
+from querator.protocol import messages as wire
 from tests.api.serving import LARGE, EchoHandler, Running, read_all, running
 
 
@@ -414,18 +420,129 @@ async def test_connections_of_one_address_have_their_bound(autojump_clock: MockC
         await wait_all_tasks_blocked()
         ((status, headers, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
         assert (status, headers["retry-after"]) == (503, "1")
-        assert house.server._has_room("192.0.2.7")
+        doorway = house.server._doorway
+        assert doorway.refusal("192.0.2.7") == ""
         for own in ("127.0.0.1", "::1"):
-            house.server._of_address[own] = 1_000
-            assert house.server._has_room(own)
-        house.server._of_address["192.0.2.7"] = 2
-        assert not house.server._has_room("192.0.2.7")
+            doorway._of_address[own] = 1_000
+            assert doorway.refusal(own) == ""
+        doorway._of_address["192.0.2.7"] = 2
+        assert doorway.refusal("192.0.2.7")
     async with running(options=options) as house:
         for _ in range(5):
             ((status, _, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
             assert status == 200
             await wait_all_tasks_blocked()
-        assert house.server._of_address == {}
+        assert house.server._doorway._of_address == {}
+
+
+class Keys(OpenAccess):
+    """One key is good."""
+
+    wants_keys = True
+
+    def authenticate(self, key: str, now: Instant) -> Principal | Rejected:
+        del now
+        return Principal("u", "k") if key == "good" else Rejected(Code.UNAUTHENTICATED, "who are you?")
+
+
+async def crowd(house: Running, stack: contextlib.AsyncExitStack, count: int) -> list[trio.abc.Stream]:
+    """Connections that say nothing."""
+    streams = [await stack.enter_async_context(await house.stream()) for _ in range(count)]
+    await wait_all_tasks_blocked()
+    return streams
+
+
+async def test_strangers_have_their_bound(autojump_clock: MockClock) -> None:
+    """STRANGERS_MAX connections that have shown no good key; who has shown one is none any more."""
+    async with running(access=Keys()) as house, contextlib.AsyncExitStack() as stack:
+        streams = await crowd(house, stack, limits.STRANGERS_MAX - 1)
+        ((status, _, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
+        assert status == 200
+        await wait_all_tasks_blocked()
+        streams += await crowd(house, stack, 1)
+        ((status, headers, body),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert b"API key" in body
+        await streams[0].send_all(request("POST /x HTTP/1.1", "Authorization: Bearer bad"))
+        assert b" 200 OK" in await streams[0].receive_some()
+        ((status, _, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
+        assert status == 503
+        await streams[0].send_all(request("POST /x HTTP/1.1", "Authorization: Bearer good"))
+        assert b" 200 OK" in await streams[0].receive_some()
+        # One more may come: it is the last again, until a session's hello has shown a key.
+        async with house.client(hello=False) as client:
+            ((status, _, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
+            assert status == 503
+            await client.send(wire.Hello(client="test", auth="good"))
+            await client.receive()
+            ((status, _, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
+            assert status == 200
+        await streams[1].aclose()
+        await wait_all_tasks_blocked()
+        assert house.server._doorway.strangers == limits.STRANGERS_MAX - 2
+
+
+async def test_where_nobody_needs_a_key_nobody_is_a_stranger(autojump_clock: MockClock) -> None:
+    async with running() as house, contextlib.AsyncExitStack() as stack:
+        await crowd(house, stack, limits.STRANGERS_MAX + 10)
+        ((status, _, _),) = await ask(house, request("POST /x HTTP/1.1", CLOSE))
+        assert status == 200
+
+
+@pytest.mark.parametrize(
+    "options", [ServerOptions(connections_max=2), ServerOptions(strangers_max=2)], ids=["all", "strangers"]
+)
+async def test_the_health_is_told_also_beyond_the_bound(
+    options: ServerOptions, autojump_clock: MockClock
+) -> None:
+    async with running(options=options, access=Keys()) as house, contextlib.AsyncExitStack() as stack:
+        await crowd(house, stack, 2)
+        ((status, headers, body),) = await ask(house, request("GET /health HTTP/1.1"))
+        assert (status, headers["connection"]) == (200, "close")
+        assert msgspec.json.decode(body)["status"] == "pass"
+        for line in ("POST /health HTTP/1.1", "GET /metrics HTTP/1.1", "GET /v1/stream HTTP/1.1", "nonsense"):
+            ((status, _, _),) = await ask(house, request(line))
+            assert status == (400 if line == "nonsense" else 503)
+
+
+async def test_who_is_turned_away_and_says_nothing_is_told_after_a_moment(autojump_clock: MockClock) -> None:
+    async with (
+        running(options=ServerOptions(connections_max=1)) as house,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        await crowd(house, stack, 1)
+        began = trio.current_time()
+        ((status, _, _),) = await ask(house, b"")
+        assert status == 503
+        assert trio.current_time() - began == pytest.approx(seconds(limits.TURN_AWAY_TIMEOUT))
+
+
+async def test_those_turned_away_have_their_bound(autojump_clock: MockClock) -> None:
+    """TURNED_AWAY_MAX; one more ends the oldest, so that there is always room for who asks for the health."""
+    async with (
+        running(options=ServerOptions(connections_max=1)) as house,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        await crowd(house, stack, 1)
+        silent = await crowd(house, stack, limits.TURNED_AWAY_MAX)
+        assert len(house.server._turned_away) == limits.TURNED_AWAY_MAX
+        ((status, _, _),) = await ask(house, request("GET /health HTTP/1.1"))
+        assert status == 200
+        assert await silent[0].receive_some() == b""
+        ((status, _, _),) = split(await read_all(silent[1]))
+        assert status == 503
+        await wait_all_tasks_blocked()
+        assert house.server._turned_away == {}
+
+
+def test_connections_leave_descriptors_for_all_else() -> None:
+    beside = limits.DESCRIPTORS_BESIDE
+    assert connections_within(limits.CONNECTIONS_MAX + beside) == limits.CONNECTIONS_MAX
+    assert connections_within(limits.CONNECTIONS_MAX + beside + 1) == limits.CONNECTIONS_MAX
+    assert connections_within(limits.CONNECTIONS_MAX + beside - 1) == limits.CONNECTIONS_MAX - 1
+    assert connections_within(2 * beside) == beside
+    assert connections_within(beside) == beside // 2
+    assert connections_within(256) == 128
 
 
 class FullListener(trio.abc.Listener[trio.abc.Stream]):
@@ -455,6 +572,53 @@ async def test_accepting_survives_a_lack_of_file_descriptors(autojump_clock: Moc
             assert split(await read_all(stream))[0][0] == 200
         assert listener.times == 0
         nursery.cancel_scope.cancel()
+
+
+class OneSpare:
+    """A descriptor without which the listener has no room."""
+
+    def __init__(self) -> None:
+        self.listener: FullListener | None = None
+        self.is_held = True
+
+    def give_up(self) -> bool:
+        was_held, self.is_held = self.is_held, False
+        if was_held and self.listener is not None:
+            self.listener.times = 0
+        return was_held
+
+    def get_back(self) -> None:
+        self.is_held = True
+        if self.listener is not None:
+            self.listener.times = 1_000
+
+
+async def test_without_file_descriptors_the_health_is_told_by_the_one_kept_for_it(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house, trio.open_nursery() as nursery:
+        (inner,) = await house.env.net.listen("node", 2_320)
+        spare = house.server._spare = OneSpare()
+        spare.listener = FullListener(inner, 1_000)
+        nursery.start_soon(house.server._accept, spare.listener, nursery)
+
+        async def ask_there(data: bytes) -> tuple[int, dict[str, str], bytes]:
+            async with await house.env.net.connect("node", 2_320) as stream:
+                await stream.send_all(data)
+                (answer,) = split(await read_all(stream))
+                return answer
+
+        for _ in range(3):
+            status, _, body = await ask_there(request("GET /health HTTP/1.1"))
+            assert (status, msgspec.json.decode(body)["status"]) == (200, "pass")
+            status, _, _ = await ask_there(request("POST /x HTTP/1.1"))
+            assert status == 503
+        async with await house.env.net.connect("node", 2_320):
+            # One that says nothing keeps the others waiting for a moment only.
+            status, _, _ = await ask_there(request("GET /health HTTP/1.1"))
+            assert status == 200
+        nursery.cancel_scope.cancel()
+    assert not spare.is_held
 
 
 async def test_draining_closes_idle_connections_and_finishes_requests(autojump_clock: MockClock) -> None:

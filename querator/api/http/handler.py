@@ -71,6 +71,7 @@ class HttpApi:
         if self.door.is_standing_by():
             raise Refused(RETRY_REQUEST, moved(0))
         caller = self._authenticate(request.headers.get("authorization"))
+        request.has_good_key = bool(caller.key_id)
         endpoint = BY_PATH.get(request.path)
         if endpoint is None:
             raise Refused(NOT_IMPLEMENTED, f"no such method; {request.path}")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from querator.api.catalog_access import REMEMBERED_KEYS_MAX, CatalogAccess
+from querator.api.exchange import HttpRequest
 from querator.api.http.endpoints import ENDPOINTS
 from querator.core.catalog import KeyFault
 from querator.core.catalog.commands import Bootstrap
@@ -56,6 +57,22 @@ async def test_a_closed_door_stays_closed(autojump_clock: object) -> None:
         assert await client.fails("users.list") == (403, "access denied")
         client.key = key
         await client.ok("users.list")
+
+
+async def test_keys_are_wanted_where_the_door_is_closed(autojump_clock: object) -> None:
+    """Then whoever has shown none is a stranger, of whom there may be few."""
+    async with open_client(auth=True) as client:
+        access = client.door.access
+        assert not access.wants_keys
+        key = await make_admin(client)
+        await client.ok("rolebindings.delete", **CLOSE)
+        assert access.wants_keys
+        for shown, is_good in (("", False), ("qtr-live-" + "0" * 43, False), (key, True)):
+            request = HttpRequest("POST", "/v1/users.list", {"authorization": f"Bearer {shown}"}, b"{}")
+            await client.api.handle(request)
+            assert request.has_good_key is is_good
+    async with open_client() as client:
+        assert not client.door.access.wants_keys
 
 
 @pytest.mark.parametrize(
