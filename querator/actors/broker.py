@@ -199,8 +199,9 @@ class Broker:
             if not actor.has_pending:
                 self.end_retiring(actor)
             return
-        # While the append failed or stalled, nothing was to end, so no alarm was set.
-        self.alarms.set(actor.partition * _KINDS + _OF_PARTITION, actor.next_due_at(self._end_lag))
+        if actor.is_untimed:
+            # While the append failed or stalled, nothing was to end, so no alarm was set.
+            self.alarms.set(actor.partition * _KINDS + _OF_PARTITION, actor.next_due_at(self._end_lag))
         queue = self.queues.get(QueueName(actor.queue))
         if (
             actor.state.starved is not None

@@ -170,6 +170,8 @@ class PartitionActor:
         self.events_committed = 0
         self.reserved_counted = 0
         """What the broker has counted of this partition's reserved items."""
+        self.is_untimed = False
+        """There was no moment to call ``run_due`` when it was last asked for, whatever is due."""
         self._capture: CaptureRequest | None = None
         self._postponed: dict[ReservationNumber, None] = {}
         """Reservations whose answer waits for the commit of a later deadline."""
@@ -455,9 +457,8 @@ class PartitionActor:
     def next_due_at(self, end_lag: Duration) -> int | None:
         """When to call ``run_due``. While that would do nothing there is no such moment: the broker asks
         again after the commit, and an alarm for what is past already would ring without end."""
-        if self.condition is not Condition.OPEN or self._is_stalled:
-            return None
-        return next_due_at(self.state, end_lag)
+        self.is_untimed = self.condition is not Condition.OPEN or self._is_stalled
+        return None if self.is_untimed else next_due_at(self.state, end_lag)
 
     # --- snapshots --------------------------------------------------------------------------------
 
@@ -511,11 +512,11 @@ class PartitionActor:
         self.state.position += 1
         return record
 
-    def committed(self, now: Instant) -> None:
-        """The record in flight is in the log: what waited for it leaves."""
+    def committed(self, now: Instant) -> list[Parcel]:
+        """The record in flight is in the log: what waited for it, which the caller delivers."""
         record, batch = self._record, self._in_flight
         if record is None or batch is None:
-            return
+            return []
         self._record = None
         self._in_flight = None
         self.tail = record.position
@@ -537,7 +538,7 @@ class PartitionActor:
         parcels = batch.parcels
         if self._postponed or now - self._sent_at > DELIVERY_DELAY_MAX:
             parcels = self._postpone(parcels, Duration(now - self._sent_at))
-        deliver(self._redirect(parcels))
+        return self._redirect(parcels)
 
     def _postpone(self, parcels: list[Parcel], delay: Duration) -> list[Parcel]:
         """A deadline counts from when the reservation leaves, not from a commit that stalled. Those that

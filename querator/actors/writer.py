@@ -1,8 +1,9 @@
-"""The log writer: one append for all partitions of a store that have work; group commit without a timer.
+"""The log writer: one append for all partitions of a store that have work.
 
 While one append runs, decisions gather in the actors' pending records; when it returns, whatever
-gathered is the next append. A failed append keeps its bytes: the very same records are sent again,
-with back-off, until the store says whose they are or the hold ends (DESIGN: decision 7).
+gathered is the next append: at once, unless many partitions have little to write (``pace.py``). A
+failed append keeps its bytes: the very same records are sent again, with back-off, until the store says
+whose they are or the hold ends (DESIGN: decision 7).
 
 A partition has at most one record in flight. Appends of disjoint partitions may run side by side, in as
 many *lanes* as the store has, but only where that helps: one append for all is cheapest. The others get
@@ -22,7 +23,8 @@ import attrs
 import trio
 
 from querator import telemetry
-from querator.actors.partition import Condition, PartitionActor
+from querator.actors.pace import Pace
+from querator.actors.partition import Condition, Parcel, PartitionActor, deliver
 from querator.core.ids import MILLISECOND, SECOND, Duration, Instant
 from querator.core.invariants import InvariantViolation
 from querator.core.limits import APPEND_BYTES_MAX, APPEND_PARTITIONS_MAX, APPEND_PATIENCE, HOLD_TIMEOUT
@@ -90,7 +92,7 @@ class LogWriter:
         self._store = store
         self._env = env
         self._on_committed = on_committed
-        """After the actor was told, still inside the same turn."""
+        """After the actor was told and what waited was delivered, still inside the same turn."""
         self._on_lost = on_lost
         """The partition is somebody else's now, or its outcome could not be found out in time."""
         self._lanes = store.lanes
@@ -104,12 +106,17 @@ class LogWriter:
         """Of these, those that wait for their next try."""
         self._common: _Flight | None = None
         """The append that gathers everybody, while it is on time: the next of its kind waits for it."""
+        self._pace = Pace()
+        self._is_pausing = False
+        """A lane sleeps until the next common append may begin."""
         self._refusals = 0
         """Common flights that failed, in a row."""
         self._refused_until = Instant(0)
         self._flying = 0
         self._resting: list[trio.Event] = []
         """Of the lanes that have nothing to do."""
+        self._is_roused = False
+        """One of them was told to look, and has not yet."""
         self._departed = trio.Event()
         self._is_settling = False
         self.appends = 0
@@ -142,7 +149,7 @@ class LogWriter:
             self._waiting_apart[partition] = actor
         else:
             self._waiting[partition] = actor
-            if self._common is not None:
+            if self._common is not None or self._is_pausing:
                 return
         self._rouse()
 
@@ -179,8 +186,10 @@ class LogWriter:
             await self._fly(flight)
 
     def _rouse(self) -> None:
-        """Let a resting lane look what there is to do; the one that just landed looks anyway."""
-        if self._resting and not self._is_settling:
+        """Let a resting lane look what there is to do, unless one is about to: roused before, or just
+        landed."""
+        if self._resting and not self._is_settling and not self._is_roused:
+            self._is_roused = True
             self._resting.pop().set()
 
     async def _rest(self) -> None:
@@ -191,13 +200,17 @@ class LogWriter:
         if self._again and self._has_room(is_apart=True):
             times.append(min(sent.not_before for sent in self._again))
         if self._waiting and self._common is None:
-            times.append(self._refused_until)
+            times.append(self._not_before)
+            self._is_pausing = True
         if times:
             with trio.move_on_after(max(0.0, seconds(Duration(min(times) - self._env.clock.now())))):
                 await roused.wait()
+            self._is_pausing = False
         else:
             await roused.wait()
-        if not roused.is_set():
+        if roused.is_set():
+            self._is_roused = False
+        else:
             self._resting.remove(roused)
 
     async def _watch(self) -> None:
@@ -213,6 +226,11 @@ class LogWriter:
                 self._common = None
                 self._rouse()
 
+    @property
+    def _not_before(self) -> Instant:
+        """When the next append for all may begin."""
+        return max(self._refused_until, self._pace.next_at)
+
     def _has_room(self, *, is_apart: bool) -> bool:
         """Whether another flight may start: those apart leave a lane to the common one."""
         return self._flying + (1 if is_apart and self._lanes > 1 else 0) < self._lanes
@@ -224,9 +242,9 @@ class LogWriter:
         if self._lanes == 1:
             flight = _Flight(now, is_apart=False)
             self._add_again(flight, now, APPEND_PARTITIONS_MAX)
-            if now >= self._refused_until:
+            if now >= self._not_before:
                 self._seal(flight, self._waiting, APPEND_PARTITIONS_MAX)
-        elif self._waiting and self._common is None and now >= self._refused_until:
+        elif self._waiting and self._common is None and now >= self._not_before:
             flight = _Flight(now, is_apart=False)
             self._seal(flight, self._waiting, APPEND_PARTITIONS_MAX)
             if flight.sent and not self._waiting:
@@ -280,6 +298,8 @@ class LogWriter:
 
     async def _fly(self, flight: _Flight) -> None:
         self._flying += 1
+        if not flight.is_apart:
+            self._pace.began((sent.actor.partition for sent in flight.sent), flight.started_at)
         try:
             verdicts = await self._store.append([sent.record for sent in flight.sent])
         except (LogUnavailable, AppendOutcomeUnknown) as error:
@@ -314,6 +334,8 @@ class LogWriter:
         self._refusals, self._refused_until = 0, Instant(0)
         now = self._env.clock.now()
         is_late = now - flight.started_at > APPEND_PATIENCE
+        committed: list[PartitionActor] = []
+        leaving: list[Parcel] = []
         for sent, verdict in zip(flight.sent, verdicts, strict=True):
             if verdict is Verdict.BUSY:
                 if sent.tries and not sent.is_moot:
@@ -326,12 +348,16 @@ class LogWriter:
                 continue
             actor = sent.actor
             if verdict is Verdict.MINE:
-                actor.committed(now)
+                leaving += actor.committed(now)
+                committed.append(actor)
                 if actor.has_pending:
                     self.wake(actor)
-                self._on_committed(actor)
             else:
                 self._on_lost(actor, "another node owns the partition now")
+        # Whoever asked several partitions hears of all of them at once; and before anything is decided anew.
+        deliver(leaving)
+        for actor in committed:
+            self._on_committed(actor)
 
     def _suspect(self, sent: _Sent, *, is_late: bool) -> None:
         if self._lanes > 1 and is_late and not sent.is_moot:

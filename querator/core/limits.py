@@ -140,6 +140,12 @@ APPEND_LANES: Final = 6
 """Appends of one store, of disjoint partitions, that run side by side (SQLite runs one)."""
 APPEND_PATIENCE: Final = Duration(50_000)
 """An append that takes longer is late: the partitions that are not in it wait no longer for it."""
+APPEND_PAUSE: Final = Duration(4_000)
+"""From the beginning of one append to that of the next while many partitions have little to write each ..."""
+PAUSE_RECORDS: Final = 64
+"""... which is so when the last so many records ..."""
+PAUSE_PARTITIONS: Final = 32
+"""... are of at least so many partitions."""
 APPEND_CANCEL_WAIT: Final = Duration(2 * SECOND)
 """A statement with the records of several partitions that takes longer is cancelled, so that those which
 are not to blame are sent again apart from the one that is."""

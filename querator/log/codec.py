@@ -34,7 +34,7 @@ from querator.log.columns import (
 )
 from querator.log.kinds import KIND_OF, SCHEMAS, VERSION
 from querator.log.records import Record, Tail
-from querator.log.small import decode_small
+from querator.log.small import EVENTS_MAX, decode_small
 from querator.log.upcasts import Tables, upcast
 
 GENESIS: Final = bytes(32)
@@ -71,6 +71,11 @@ def _group(events: Sequence[Event]) -> tuple[bytes, Groups]:
         numbers = bytes(map(_NUMBER_OF.__getitem__, types))
     except KeyError as error:
         raise InvariantViolation(f"an event without a durable number: {error}") from error
+    if len(events) <= EVENTS_MAX:
+        small: Groups = {}
+        for event, its_type in zip(events, types, strict=True):
+            small.setdefault(its_type, []).append(event)
+        return numbers, small
     groups: Groups = {its_type: [] for its_type in dict.fromkeys(types)}
     if len(groups) == 1:
         groups[types[0]] += events
@@ -86,7 +91,11 @@ def _encode(numbers: bytes, groups: Groups) -> bytes:
     try:
         for number in sorted(map(_NUMBER_OF.__getitem__, groups)):
             kind = _CURRENT[number]
-            rows = map(kind.getter, groups[kind.event])
+            group = groups[kind.event]
+            if len(group) == 1:
+                out += kind.one(group[0])
+                continue
+            rows = map(kind.getter, group)
             if len(kind.columns) == 1:
                 kind.columns[0].put(out, list(rows))
             else:

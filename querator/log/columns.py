@@ -19,7 +19,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain, repeat
-from operator import sub
+from operator import attrgetter, sub
 from struct import Struct
 from typing import Any, Final, Protocol
 
@@ -35,7 +35,7 @@ _NONE, _SOME = range(2)
 _ABSENT, _SAME, _FULL, _HOLES = range(4)
 
 _ZERO_BYTE: Final = bytes((_ZERO,))
-_ONE_BYTE: Final = tuple(bytes((ONE_8, value)) for value in range(256))
+_ONE_BYTE: Final = (_ZERO_BYTE, *(bytes((ONE_8, value)) for value in range(1, 256)))
 _TAG: Final = tuple(bytes((code,)) for code in range(16))
 _PACK_16: Final = Struct("<BH").pack
 _PACK_32: Final = Struct("<BI").pack
@@ -94,6 +94,10 @@ class Column(Protocol):
     def put(self, out: list[bytes], values: Sequence[Any]) -> None:
         """Append the packed values; nothing for none."""
 
+    def one(self, value: Any) -> bytes:  # of whatever type the column is
+        """What ``put`` makes of a single value, without a list and a search for repeats: small records
+        consist of such columns."""
+
     def take(self, reader: Reader, count: int) -> Sequence[Any]:
         """Read ``count`` values.
 
@@ -114,14 +118,7 @@ def put_integers(out: list[bytes], values: Sequence[int]) -> None:
     last = values[-1]
     if first == last:
         if count == 1 or values.count(first) == count:
-            if 0 <= first < 256:
-                out.append(_ONE_BYTE[first] if first else _ZERO_BYTE)
-            elif 0 < first < 65_536:
-                out.append(_PACK_16(ONE_16, first))
-            elif 0 < first < 4_294_967_296:
-                out.append(_PACK_32(ONE_32, first))
-            else:
-                out.append(_PACK_64(ONE_64, first))
+            out.append(one_integer(first))
             return
     elif last - first == count - 1 and tuple(values) == tuple(range(first, last + 1)):
         out.append(_PACK_64(_CONSECUTIVE, first))
@@ -142,6 +139,17 @@ def put_integers(out: list[bytes], values: Sequence[int]) -> None:
             return
         code = _ARRAY_32 if low >= 0 and high < 4_294_967_296 else _ARRAY_64
     out += (_TAG[code], _array_bytes(_TYPECODES[code], values))
+
+
+def one_integer(value: int) -> bytes:
+    """A column of integers that are all this one."""
+    if 0 <= value < 256:
+        return _ONE_BYTE[value]
+    if 0 < value < 65_536:
+        return _PACK_16(ONE_16, value)
+    if 0 < value < 4_294_967_296:
+        return _PACK_32(ONE_32, value)
+    return _PACK_64(ONE_64, value)
 
 
 def take_integers(reader: Reader, count: int) -> Sequence[int]:
@@ -226,6 +234,8 @@ class Integers:
     def put(self, out: list[bytes], values: Sequence[int]) -> None:
         put_integers(out, values)
 
+    one = staticmethod(one_integer)
+
     def take(self, reader: Reader, count: int) -> Sequence[int]:
         return take_integers(reader, count)
 
@@ -233,6 +243,8 @@ class Integers:
 class Booleans:
     def put(self, out: list[bytes], values: Sequence[bool]) -> None:
         put_integers(out, values)
+
+    one = staticmethod(one_integer)
 
     def take(self, reader: Reader, count: int) -> Sequence[bool]:
         return list(map(bool, take_integers(reader, count)))
@@ -248,11 +260,7 @@ def put_texts(out: list[bytes], values: Sequence[str]) -> None:
         return
     first = values[0]
     if first == values[-1] and (count == 1 or values.count(first) == count):
-        if first == "":
-            out.append(_TAG[_EMPTY])
-        else:
-            encoded = first.encode()
-            out += (_TAG[ONE_TEXT], _PACK_LENGTH(len(encoded)), encoded)
+        out.append(one_text(first))
         return
     distinct = dict.fromkeys(values)
     if len(distinct) * 2 > count:
@@ -266,6 +274,14 @@ def put_texts(out: list[bytes], values: Sequence[str]) -> None:
         out += (_TAG[_ARRAY_8], bytes(map(index.__getitem__, values)))
     else:
         put_integers(out, list(map(index.__getitem__, values)))
+
+
+def one_text(value: str) -> bytes:
+    """A column of texts that are all this one."""
+    if value == "":
+        return _TAG[_EMPTY]
+    encoded = value.encode()
+    return _PACK_32(ONE_TEXT, len(encoded)) + encoded
 
 
 def _put_plain(out: list[bytes], values: Sequence[str]) -> None:
@@ -325,6 +341,8 @@ class Texts:
     def put(self, out: list[bytes], values: Sequence[str]) -> None:
         put_texts(out, values)
 
+    one = staticmethod(one_text)
+
     def take(self, reader: Reader, count: int) -> Sequence[str]:
         return take_texts(reader, count)
 
@@ -342,6 +360,9 @@ class Blobs:
         out.append(_TAG[_PLAIN])
         put_integers(out, list(map(len, values)))
         out.append(joined)
+
+    def one(self, value: bytes) -> bytes:
+        return _TAG[_EMPTY] if value == b"" else _TAG[_PLAIN] + one_integer(len(value)) + value
 
     def take(self, reader: Reader, count: int) -> Sequence[bytes]:
         if not count:
@@ -372,6 +393,16 @@ def _put_pairs(out: list[bytes], values: Iterable[Pairs]) -> None:
         put_integers(out, counts)
 
 
+def _one_pairs(value: Pairs) -> bytes:
+    """The firsts and counts of one tuple."""
+    if len(value) == 1:
+        first, count = value[0]
+        return one_integer(first) + one_integer(count)
+    out: list[bytes] = []
+    _put_pairs(out, (value,))
+    return b"".join(out)
+
+
 def _take_pairs(reader: Reader, sizes: Sequence[int]) -> list[Pairs]:
     total = _total(sizes)
     pairs = tuple(zip(take_integers(reader, total), take_integers(reader, total), strict=True))
@@ -389,6 +420,9 @@ class PairTuples:
         put_integers(out, list(map(len, values)))
         _put_pairs(out, values)
 
+    def one(self, value: Pairs) -> bytes:
+        return one_integer(len(value)) + _one_pairs(value) if value else _ZERO_BYTE
+
     def take(self, reader: Reader, count: int) -> Sequence[Pairs]:
         return _take_pairs(reader, take_integers(reader, count))
 
@@ -405,6 +439,11 @@ class OptionalPairTuples:
         out.append(_TAG[_SOME])
         put_integers(out, [0 if value is None else 1 + len(value) for value in values])
         _put_pairs(out, (value or () for value in values))
+
+    def one(self, value: Pairs | None) -> bytes:
+        if value is None:
+            return _TAG[_NONE]
+        return _TAG[_SOME] + one_integer(1 + len(value)) + _one_pairs(value)
 
     def take(self, reader: Reader, count: int) -> Sequence[Pairs | None]:
         if not count:
@@ -435,6 +474,11 @@ class HeaderMaps:
         put_texts(out, list(chain.from_iterable(values)))
         put_texts(out, list(chain.from_iterable(value.values() for value in values)))
 
+    def one(self, value: dict[str, str]) -> bytes:
+        out: list[bytes] = []
+        self.put(out, (value,))
+        return b"".join(out)
+
     def take(self, reader: Reader, count: int) -> Sequence[dict[str, str]]:
         sizes = take_integers(reader, count)
         total = _total(sizes)
@@ -445,6 +489,11 @@ class HeaderMaps:
             raise CorruptRecord("a header that is there twice")
         return found
 
+
+_ONE_SAME: Final = _TAG[_SOME] + one_integer(1) + one_integer(0)
+"""Of attributes of one batch, none of them a column: they are there; of no length."""
+_SAME_ONCE: Final = one_integer(_SAME) + _PACK_LENGTH(1)
+"""Before the one value of an attribute that all items share."""
 
 INTEGERS: Final = Integers()
 BOOLEANS: Final = Booleans()
@@ -465,6 +514,8 @@ class AttributeBatches:
 
     def __init__(self, names: tuple[tuple[str, Column], ...]) -> None:
         self.names = names
+        self._values = attrgetter(*(name for name, _ in names))
+        self._codecs = tuple(codec for _, codec in names)
 
     def put(self, out: list[bytes], values: Sequence[Attributes | None]) -> None:
         if not values:
@@ -493,6 +544,19 @@ class AttributeBatches:
             put_integers(out, shape)
             if any(shape):
                 self._put_values(out, codec, column, shape)
+
+    def one(self, value: Attributes | None) -> bytes:
+        if value is None:
+            return _TAG[_NONE]
+        values = self._values(value)
+        if list in map(type, values):
+            out: list[bytes] = []
+            self.put(out, (value,))
+            return b"".join(out)
+        packed = [_ONE_SAME]
+        for entry, codec in zip(values, self._codecs, strict=True):
+            packed += (_ZERO_BYTE,) if entry is None else (_SAME_ONCE, codec.one(entry))
+        return b"".join(packed)
 
     @staticmethod
     def _put_values(out: list[bytes], codec: Column, column: list[Any], shape: list[int]) -> None:

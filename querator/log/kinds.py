@@ -49,7 +49,7 @@ ATTRIBUTES: Final = AttributeBatches(
 class Kind:
     """One kind of event: its number, its class, and its columns in order."""
 
-    __slots__ = ("arguments", "columns", "event", "getter", "names", "number")
+    __slots__ = ("_ones", "arguments", "columns", "event", "getter", "names", "number")
 
     def __init__(self, number: int, event: type[Any], **columns: Column) -> None:
         self.number = number
@@ -57,7 +57,15 @@ class Kind:
         self.names = tuple(columns)
         self.columns = tuple(columns.values())
         self.getter: Callable[[Any], Any] = attrgetter(*columns)
+        self._ones = tuple(column.one for column in self.columns)
         self.arguments = tuple(field.name for field in attrs.fields(event))
+
+    def one(self, event: Any) -> list[bytes]:  # of the kind's class
+        """The columns of a single event."""
+        values = self.getter(event)
+        if len(self._ones) == 1:
+            return [self._ones[0](values)]
+        return [one(value) for one, value in zip(self._ones, values, strict=True)]
 
     def positional(self, columns: dict[str, Any]) -> list[Any]:
         """The columns in the order of the constructor; what the log keeps elsewhere is ``None``."""

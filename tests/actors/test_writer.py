@@ -27,7 +27,9 @@ from querator.core.limits import (
     APPEND_LANES,
     APPEND_PARTITIONS_MAX,
     APPEND_PATIENCE,
+    APPEND_PAUSE,
     HOLD_TIMEOUT,
+    PAUSE_PARTITIONS,
 )
 from querator.core.replies import Produced, Rejected
 from querator.core.state import PartitionState
@@ -42,6 +44,7 @@ from querator.log.store import Verdict
 from tests.actors.conftest import settle_down
 
 PATIENCE = seconds(APPEND_PATIENCE)
+PAUSE = seconds(APPEND_PAUSE)
 
 
 class TroubledLog(MemoryLog):
@@ -106,8 +109,11 @@ class Office:
     is_open: bool = True
     asked: int = 0
     answers: dict[int, object] = attrs.Factory(dict)
+    deliveries: list[int] = attrs.Factory(list)
+    """How many answers came together."""
 
     def deliver(self, deliveries: list[Delivery]) -> None:
+        self.deliveries.append(len(deliveries))
         for request, reply in deliveries:
             assert request not in self.answers, "one answer a request"
             self.answers[request] = reply
@@ -190,6 +196,52 @@ async def test_what_gathers_while_an_append_runs_is_the_next_append(mock_clock: 
         assert office.log.flights == [[1], [2, 3, 4, 5]]
         assert office.waiting(gathered) == []
         assert office.writer.is_idle
+
+
+async def spread(office: Office) -> None:
+    """An append of so many partitions that the next one waits for others, and the time that it took."""
+    assert await at_once(office, *range(1, PAUSE_PARTITIONS + 1))
+
+
+@pytest.mark.parametrize("lanes", [1, APPEND_LANES])
+async def test_many_partitions_wait_for_one_another_a_moment(mock_clock: MockClock, lanes: int) -> None:
+    """APPEND_PAUSE: from the beginning of one append to that of the next."""
+    async with an_office(PAUSE_PARTITIONS, lanes) as office:
+        await spread(office)
+        assert not await at_once(office, 3)
+        mock_clock.jump(PAUSE - 0.0005)
+        assert not await at_once(office, 5, 7)
+        assert len(office.log.flights) == 1
+        mock_clock.jump(0.0005)
+        await settle_down()
+        assert office.log.flights[1:] == [[3, 5, 7]]
+        mock_clock.jump(PAUSE)
+        assert await at_once(office, 3), "what comes later does not wait"
+
+
+async def test_the_wait_for_others_does_not_hold_up_who_flies_apart(mock_clock: MockClock) -> None:
+    async with an_office(PAUSE_PARTITIONS + 1) as office:
+        suspect = PAUSE_PARTITIONS + 1
+        office.log.slow[suspect] = 2 * PATIENCE
+        office.produce(suspect)
+        await settle_down()
+        mock_clock.jump(2 * PATIENCE)
+        await settle_down()
+        office.log.slow.clear()
+        await spread(office)
+        requests = office.produce(3)
+        await settle_down()
+        assert await at_once(office, suspect)
+        assert office.waiting(requests) == requests
+        mock_clock.jump(PAUSE)
+        await settle_down()
+        assert office.waiting(requests) == []
+
+
+async def test_who_asked_many_partitions_hears_of_an_append_at_once(mock_clock: MockClock) -> None:
+    async with an_office(3) as office:
+        assert await at_once(office, 1, 2, 3)
+        assert office.deliveries == [3]
 
 
 async def test_an_append_has_so_many_bytes(mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,6 +343,7 @@ async def test_appends_that_hang_leave_a_lane_to_the_others(mock_clock: MockCloc
         await settle_down()
         assert office.log.side_by_side == APPEND_LANES - 1
         for _ in range(5):
+            mock_clock.jump(PAUSE)
             assert await at_once(office, *range(31, 40))
         office.log.busy.clear()
         for partition in stuck:

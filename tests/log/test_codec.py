@@ -32,7 +32,7 @@ from querator.log.codec import (
     seal,
     tail_of,
 )
-from querator.log.kinds import ATTRIBUTES, KINDS, SCHEMAS, VERSION
+from querator.log.kinds import ATTRIBUTES, KIND_OF, KINDS, SCHEMAS, VERSION
 from querator.log.records import Record
 from querator.log.upcasts import Tables, upcast
 from tests.log import samples
@@ -145,6 +145,15 @@ def test_many_events_of_one_kind_come_back(data: st.DataObject) -> None:
     sample = data.draw(st.sampled_from(SAMPLES))
     events = [sample, *data.draw(st.lists(samples.STRATEGIES[type(sample)], max_size=8)), sample]
     assert read_back(seal_sample(events)) == events
+
+
+@given(samples.events)
+def test_a_single_value_is_packed_as_a_column_of_one(event: ev.Event) -> None:
+    kind = KIND_OF[type(event)]
+    for name, column in zip(kind.names, kind.columns, strict=True):
+        out: list[bytes] = []
+        column.put(out, [getattr(event, name)])
+        assert column.one(getattr(event, name)) == b"".join(out), name
 
 
 @given(st.lists(samples.integers, min_size=1, max_size=50))
