@@ -7,7 +7,7 @@
                                                     └─ its time is over and nobody said who is first:
                                                        it answers nothing, and looks again
 
-Being first in line is a courtesy (log/line.py). What makes it safe is the claim of every partition, which
+That is for the line to say (log/line.py). What makes it safe to write is the claim of every partition, which
 is in the log; so a node that wakes from a long sleep can be wrong about its standing and still write nothing.
 A store without a line has one node, which owns from the start.
 """
@@ -137,7 +137,7 @@ class Ownership:
         """
         if self._line is not None:
             await self._line.renew()
-            # Two that join at the same moment may not see each other; the second look sees both.
+            # Who joins while another one takes the lead may not see it yet; the second look shows it.
             self._standing = await self._line.renew()
         if self._standing.role is not Role.OWNER:
             telemetry.emit("node.standing_by", owner=self._standing.owner_name)

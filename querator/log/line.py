@@ -1,7 +1,7 @@
 """The line of nodes: which of several on one store may try to claim.
 
-A courtesy between nodes, not a lock: what keeps two owners apart is the log's unique key. The first
-node in line claims everything; the others stand by, with its address at hand.
+What keeps two owners' records apart is the log's unique key, not this. One node of the line owns and claims
+everything; the others stand by, with its address at hand.
 """
 
 import enum
@@ -12,9 +12,9 @@ import attrs
 
 class Role(enum.Enum):
     OWNER = "owner"
-    """First in line: may claim, and keep what it claimed."""
+    """It alone: may claim, and keep what it claimed."""
     STANDBY = "standby"
-    """Somebody else is first, or nobody knows."""
+    """Somebody else owns, or nobody knows."""
 
 
 @attrs.frozen

@@ -1,143 +1,99 @@
 """The line of nodes: the first one may claim, the others stand by, in database time."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 
 import psycopg
 import pytest
 import trio
 from psycopg.errors import InsufficientPrivilege
 
-from querator.core.ids import HOUR, MILLISECOND, SECOND, Duration
+from querator.core.ids import HOUR, SECOND, Duration
 from querator.core.limits import CLOCK_ROUND_TRIP_MAX
 from querator.env.real import real_env
 from querator.errors import LogUnavailable
+from querator.log.lease import NodeTable
+from querator.log.line import Role
 from querator.log.postgres import PostgresLog
-from querator.log.postgres.node import NodeLease, Role
+from querator.log.postgres.node import PostgresNodes
 from querator.log.postgres.pool import Pool
+from querator.log.postgres.statements import text
+from tests.log.lease_contract import LeaseContract, LeaseHarness, lease
 from tests.postgres import Cluster
 
-SHORT = Duration(200 * MILLISECOND)
+
+class PostgresLeases:
+    """Implements LeaseHarness."""
+
+    def __init__(self, cluster: Cluster, database: str) -> None:
+        self.cluster = cluster
+        self.database = database
+        self.pools: list[Pool] = []
+
+    def table(self) -> NodeTable:
+        self.pools.append(Pool(self.cluster.dsn(self.database), real_env(), 4, unsafe=frozenset()))
+        return PostgresNodes(self.pools[-1])
+
+    def expire(self, name: str, ago: timedelta = timedelta()) -> None:
+        with self.cluster.admin(self.database) as admin:
+            for update in (
+                "update querator.node set lease_until = clock_timestamp() - %s where name = %s",
+                "update querator.owner set lease_until = clock_timestamp() - %s where name = %s",
+            ):
+                admin.execute(update, (ago, name))
+
+    def move_up(self, name: str) -> None:
+        with self.cluster.admin(self.database) as admin:
+            admin.execute("update querator.node set joined_at = 'epoch' where name = %s", (name,))
+
+    def names(self) -> Sequence[str]:
+        with self.cluster.admin(self.database) as admin:
+            return [name for (name,) in admin.execute("select name from querator.node").fetchall()]
 
 
-@pytest.fixture
-async def pool(cluster: Cluster, database: str) -> AsyncIterator[Pool]:
-    made = Pool(cluster.dsn(database), real_env(), 4, unsafe=frozenset())
-    yield made
-    made.close()
+class TestPostgresLeases(LeaseContract):
+    @pytest.fixture
+    async def harness(self, cluster: Cluster, database: str) -> AsyncIterator[LeaseHarness]:
+        made = PostgresLeases(cluster, database)
+        yield made
+        for pool in made.pools:
+            pool.close()
 
 
-def lease(pool: Pool, name: str, nonce: int = 1, *, lasts: Duration = HOUR) -> NodeLease:
-    return NodeLease(pool, real_env(), name=name, address=f"http://{name}:2319", nonce=nonce, lease=lasts)
+async def wait_locked(cluster: Cluster, database: str) -> None:
+    """Until a statement waits for another transaction."""
+    with cluster.admin(database) as admin, trio.fail_after(30):
+        while not admin.execute(
+            "select from pg_stat_activity where datname = %s and wait_event_type = 'Lock'", (database,)
+        ).fetchall():
+            await trio.sleep(0.01)
 
 
-def expire(cluster: Cluster, database: str, name: str) -> None:
-    with cluster.admin(database) as admin:
-        admin.execute("update querator.node set lease_until = clock_timestamp() where name = %s", (name,))
-
-
-async def test_the_first_in_line_owns_and_the_others_know_its_address(pool: Pool) -> None:
-    one, two = lease(pool, "one"), lease(pool, "two")
-    assert (await one.renew()).role is Role.OWNER
-    standing = await two.renew()
-    assert (standing.role, standing.owner_name, standing.owner_address) == (
-        Role.STANDBY,
-        "one",
-        "http://one:2319",
-    )
-    assert (await one.renew()).role is Role.OWNER
-
-
-async def test_the_longest_standing_is_first_whatever_its_name(pool: Pool) -> None:
-    nodes = [lease(pool, name) for name in ("c", "a", "b")]
-    for node in nodes:
-        await node.renew()
-    await nodes[0].leave()
-    assert (await nodes[2].renew()).owner_name == "a"
-    assert (await nodes[1].renew()).role is Role.OWNER
-
-
-async def test_a_node_that_leaves_is_followed_at_once(pool: Pool) -> None:
-    one, two = lease(pool, "one"), lease(pool, "two")
-    await one.renew()
-    await two.renew()
-    await one.leave()
-    assert one.standing().role is Role.STANDBY
-    assert (await two.renew()).role is Role.OWNER
-
-
-async def test_a_node_that_was_silent_too_long_joins_again_at_the_end(
-    pool: Pool, cluster: Cluster, database: str
+async def test_a_renewal_that_has_not_committed_keeps_others_from_owning(
+    cluster: Cluster, database: str
 ) -> None:
-    one, two = lease(pool, "one"), lease(pool, "two")
-    await one.renew()
-    await two.renew()
-    expire(cluster, database, "one")
-    assert (await two.renew()).role is Role.OWNER
-    standing = await one.renew()
-    assert (standing.role, standing.owner_name) == (Role.STANDBY, "two")
-
-
-async def test_a_silent_node_that_nobody_followed_owns_again(
-    pool: Pool, cluster: Cluster, database: str
-) -> None:
-    one = lease(pool, "one")
-    await one.renew()
-    expire(cluster, database, "one")
-    assert (await one.renew()).role is Role.OWNER
-
-
-async def test_an_owner_stops_believing_before_its_lease_is_over(pool: Pool) -> None:
-    one = lease(pool, "one", lasts=SHORT)
-    await one.renew()
-    assert one.standing().role is Role.OWNER
-    await trio.sleep(SHORT / 1_000_000)
-    assert one.standing().role is Role.STANDBY
-
-
-async def test_another_boot_with_the_same_name_waits_until_the_first_is_gone(
-    pool: Pool, cluster: Cluster, database: str
-) -> None:
-    first, second = lease(pool, "one", 1), lease(pool, "one", 2)
-    await first.renew()
-    assert (await second.renew()).role is Role.STANDBY
-    await second.leave()
-    assert (await first.renew()).role is Role.OWNER
-    expire(cluster, database, "one")
-    assert (await second.renew()).role is Role.OWNER
-    assert (await first.renew()).role is Role.STANDBY
-
-
-async def test_a_standby_takes_over_when_the_owner_is_gone(
-    pool: Pool, cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("querator.log.postgres.node.NODE_RENEWAL", Duration(10 * MILLISECOND))
-    one, two = lease(pool, "one"), lease(pool, "two", lasts=SHORT)
-    await one.renew()
-    with trio.fail_after(10):
+    """Nobody sees its row, and it is the first all the same: that the next one finds out by waiting."""
+    nodes = PostgresNodes(Pool(cluster.dsn(database), real_env(), 1, unsafe=frozenset()))
+    two = lease(nodes, "two")
+    with psycopg.connect(cluster.dsn(database), cursor_factory=psycopg.RawCursor) as slow:
+        slow.execute(text("renew_node"), ("one", 1, "http://one:2319", HOUR))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(two.wait_until_owner)
-            await trio.sleep(0.05)
-            expire(cluster, database, "one")
-    assert two.standing().role is Role.OWNER
+            nursery.start_soon(two.renew)
+            await wait_locked(cluster, database)
+            assert two.standing().role is Role.STANDBY
+            slow.commit()
+    assert two.standing().role is Role.STANDBY
+    standing = await two.renew()
+    assert (standing.role, standing.owner_name) == (Role.STANDBY, "one")
+    nodes.close()
 
 
 async def test_without_a_database_the_standing_wears_off(cluster: Cluster, database: str) -> None:
     away = Pool("host=/nowhere port=1", real_env(), 1, unsafe=frozenset())
-    one = lease(away, "one", lasts=Duration(60 * SECOND))
+    one = lease(PostgresNodes(away), "one", lasts=Duration(60 * SECOND))
     with pytest.raises(LogUnavailable):
         await one.renew()
     assert one.standing().role is Role.STANDBY
-
-
-async def test_nodes_long_gone_are_forgotten(pool: Pool, cluster: Cluster, database: str) -> None:
-    for name in ("one", "two"):
-        await lease(pool, name).renew()
-    with cluster.admin(database) as admin:
-        admin.execute(
-            "update querator.node set lease_until = clock_timestamp() - interval '2 days' where name = 'one'"
-        )
-        await lease(pool, "two").forget_the_gone()
-        assert admin.execute("select name from querator.node").fetchall() == [("two",)]
 
 
 async def test_nodes_have_the_secret_of_whoever_came_first(cluster: Cluster, database: str) -> None:
@@ -193,16 +149,18 @@ async def test_a_time_that_takes_long_to_come_is_none(
 
 
 async def test_a_name_that_another_boot_just_renewed_leaves_no_line(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the one snapshot of a statement may show it: then nobody is known to be first."""
-    one = lease(pool, "one")
+    nodes = PostgresNodes(Pool(cluster.dsn(database), real_env(), 1, unsafe=frozenset()))
+    one = lease(nodes, "one")
     await one.renew()
+    nodes.close()
 
     async def nothing(name: str, parameters: list[bytes]) -> list[tuple[bytes, ...]]:
         del name, parameters
         await trio.lowlevel.checkpoint()
         return []
 
-    monkeypatch.setattr(one, "_run", nothing)
+    monkeypatch.setattr(nodes, "_run", nothing)
     assert (await one.renew()).role is Role.STANDBY

@@ -1,22 +1,9 @@
-"""Which of the nodes on one database may try to claim: a line of live nodes, in database time.
-
-This is a courtesy between nodes, not a lock: what keeps two owners apart is the log's unique key.
-The first node in line claims everything; the others stand by, with its address at hand. A node
-that does not renew in time falls out of the line and joins again at its end.
-"""
-
-import attrs
+"""The line of nodes in PostgreSQL: a row each, and one of the owner, in its time (see log/lease.py)."""
 
 from querator.core.ids import Duration
-from querator.core.limits import (
-    NODE_DRIFT_PERMILLE,
-    NODE_LEASE,
-    NODE_RENEWAL,
-    QUERY_TIMEOUT,
-)
+from querator.core.limits import QUERY_TIMEOUT
 from querator.env import Env
-from querator.errors import LogUnavailable
-from querator.log.line import Role, Standing
+from querator.log.lease import NodeLease, Place, Seen
 from querator.log.postgres import wire
 from querator.log.postgres.checks import complete
 from querator.log.postgres.pool import Pool
@@ -25,100 +12,45 @@ from querator.log.postgres.statements import statement
 
 def open_lease(
     env: Env, conninfo: str, *, name: str, address: str, nonce: int, unsafe: frozenset[str] = frozenset()
-) -> "NodeLease":
+) -> NodeLease:
     """A lease with a connection of its own, so that a renewal never waits behind other work."""
-    return NodeLease(Pool(conninfo, env, 1, unsafe=unsafe), env, name=name, address=address, nonce=nonce)
+    return NodeLease(PostgresNodes(Pool(conninfo, env, 1, unsafe=unsafe)), env, Place(name, nonce, address))
 
 
-@attrs.frozen
-class Place:
-    name: str
-    nonce: int
-    address: str
+class PostgresNodes:
+    """Implements NodeTable; a statement each."""
 
-
-class NodeLease:
-    """This node's place in the line; renewed by ``renew``, which the caller runs every ``NODE_RENEWAL``.
-
-    ``nonce`` is of this boot, so that another process with our name is not mistaken for us.
-    """
-
-    def __init__(
-        self, pool: Pool, env: Env, *, name: str, address: str, nonce: int, lease: Duration = NODE_LEASE
-    ) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._env = env
-        self._name = name
-        self._address = address
-        self._nonce = nonce
-        self._lease = lease
-        self._standing = Standing(Role.STANDBY)
-        self._believed_until = 0
 
-    def standing(self) -> Standing:
-        """What may be acted on now: an owner whose lease may have run out is none."""
-        if self._standing.role is Role.OWNER and self._env.clock.monotonic() >= self._believed_until:
-            return Standing(Role.STANDBY)
-        return self._standing
-
-    async def renew(self) -> Standing:
-        """Join the line or stay in it.
-
-        Raises:
-            LogUnavailable: the database does not answer; the standing wears off by itself.
-        """
-        # Before the request leaves: the lease begins later than this, never earlier.
-        sent_at = self._env.clock.monotonic()
+    async def renew(self, place: Place, lease: Duration) -> Seen:
         rows = await self._run(
             "renew_node",
             [
-                self._name.encode(),
-                wire.encode_int8(self._nonce),
-                self._address.encode(),
-                wire.encode_int8(self._lease),
+                place.name.encode(),
+                wire.encode_int8(place.nonce),
+                place.address.encode(),
+                wire.encode_int8(lease),
             ],
         )
-        line = [
-            Place(name.decode(), wire.decode_int(nonce), address.decode()) for name, nonce, address in rows
-        ]
-        if not line:
-            # Another boot renewed our name just when its time seemed to be over.
-            self._standing = Standing(Role.STANDBY)
-            return self._standing
-        first = line[0]
-        is_owner = (first.name, first.nonce) == (self._name, self._nonce)
-        self._standing = Standing(
-            Role.OWNER if is_owner else Role.STANDBY,
-            first.name,
-            first.address,
-            line[1].address if len(line) > 1 else "",
-        )
-        self._believed_until = sent_at + self._lease * (1_000 - NODE_DRIFT_PERMILLE) // 1_000
-        return self.standing()
+        owner: Place | None = None
+        others: list[Place] = []
+        for name, nonce, address, owns in rows:
+            found = Place(name.decode(), wire.decode_int(nonce), address.decode())
+            if wire.decode_bool(owns):
+                owner = found
+            else:
+                others.append(found)
+        return Seen(owner, others)
 
-    async def leave(self) -> None:
-        """Step out of the line, so that the next one takes over at its next renewal. For a clean drain:
-        call it when nothing more will be appended."""
-        self._standing = Standing(Role.STANDBY)
-        try:
-            await self._run("leave_node", [self._name.encode(), wire.encode_int8(self._nonce)])
-        finally:
-            self._pool.close()
+    async def leave(self, place: Place) -> None:
+        await self._run("leave_node", [place.name.encode(), wire.encode_int8(place.nonce)])
 
     async def forget_the_gone(self) -> None:
-        """Remove nodes unseen for a day."""
         await self._run("forget_nodes", [])
 
-    async def wait_until_owner(self) -> Standing:
-        """Stand by until this node is first in line. An outage of the database is waited out."""
-        while True:
-            try:
-                standing = await self.renew()
-            except LogUnavailable:
-                standing = self.standing()
-            if standing.role is Role.OWNER:
-                return standing
-            await self._env.clock.sleep(NODE_RENEWAL)
+    def close(self) -> None:
+        self._pool.close()
 
     async def _run(self, name: str, parameters: list[bytes]) -> list[tuple[bytes, ...]]:
         async with self._pool.borrow() as connection:

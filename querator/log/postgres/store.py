@@ -14,6 +14,7 @@ from querator.core.limits import (
 )
 from querator.env import Env
 from querator.errors import ConfigError, HistoryDropped, LogError, LogUnavailable
+from querator.log.lease import NodeLease
 from querator.log.postgres import wire
 from querator.log.postgres.append import AppendCounts, Appender
 from querator.log.postgres.checks import (
@@ -25,7 +26,7 @@ from querator.log.postgres.checks import (
     schema_faults,
 )
 from querator.log.postgres.connection import Rows, connect
-from querator.log.postgres.node import NodeLease, open_lease
+from querator.log.postgres.node import open_lease
 from querator.log.postgres.pool import Pool
 from querator.log.postgres.snapshots import SnapshotRows
 from querator.log.postgres.statements import statement

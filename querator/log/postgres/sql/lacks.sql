@@ -12,6 +12,7 @@ select needed.what from (
         ('DELETE on querator.chunk', has_table_privilege('querator.chunk', 'DELETE')),
         ('INSERT on querator.secret', has_table_privilege('querator.secret', 'INSERT')),
         ('UPDATE on querator.node', has_table_privilege('querator.node', 'UPDATE')),
+        ('UPDATE on querator.owner', has_table_privilege('querator.owner', 'UPDATE')),
         ('EXECUTE on querator.open_bucket', has_function_privilege('querator.open_bucket(integer)', 'execute')),
         ('EXECUTE on querator.drop_bucket', has_function_privilege('querator.drop_bucket(integer)', 'execute'))
 ) as needed(what, given)
