@@ -712,6 +712,14 @@ class Broker:
         self.to_match(queue)
         self.end_turn()
 
+    def release_forgotten(self, actor: PartitionActor) -> None:
+        """An operator accepted that the partition's log lost its end."""
+        self.begin_turn()
+        with self._guard(actor):
+            self.touch(actor).release_forgotten()
+        self._rematch(actor)
+        self.end_turn()
+
     def remove_actor(self, actor: PartitionActor) -> None:
         if self.actors.pop(actor.partition, None) is actor:
             self.in_flight -= actor.reserved_counted

@@ -53,6 +53,8 @@ class Reader:
     incarnation: int = 0
     server_identity: str = ""
     claimed_at: Position = Position(0)
+    loss_known: Position = Position(0)
+    """If the last claim accepted a loss: the furthest position that is known to have been there."""
 
     def take(self, record: Record, events: Sequence[ev.Event]) -> None:
         """The next record.
@@ -65,8 +67,11 @@ class Reader:
         self.fold(record, events)
         self.position = record.position
         self.hash = record.hash
-        for event in events[:2]:
-            if type(event) is ev.Claimed:
+        for event in events[:3]:
+            if type(event) is ev.LossAccepted:
+                self.loss_known = Position(event.known)
+            elif type(event) is ev.Claimed:
+                self.loss_known = Position(0)
                 self.nonce = event.nonce
                 self.incarnation = event.incarnation
                 self.server_identity = event.server_identity

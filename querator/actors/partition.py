@@ -441,6 +441,21 @@ class PartitionActor:
             if reservation.generation < generation and reservation.run_until:
                 end_reservation(self.state, reservation, "given_up", self._apply_ended)
 
+    def release_forgotten(self) -> None:
+        """The log lost its end, and perhaps what ended these reservations: their holders may know nothing of
+        them any more, and would keep them by being alive. They go back without blame, and the holders are
+        told."""
+        for session in list(self.state.by_session):
+            holder = self._session_of(SessionId(session))
+            for number in list(self.state.by_session[session]):
+                reservation = self.state.reservations[number]
+                self.apply(ev.ItemsReleased(ReservationNumber(number), None, "loss_accepted"))
+                if holder is not None:
+                    lost = ReservationLost(
+                        self.partition, ReservationNumber(number), reservation.nonce, "loss_accepted"
+                    )
+                    self.park(holder, (0, lost))
+
     def release_session(self, session: SessionId, why: str) -> None:
         """The client said goodbye: everything it still holds goes back without blame."""
         for number in list(self.state.by_session.get(session, ())):

@@ -272,13 +272,23 @@ class Whereabouts:
     """Why it is not open; "" when it is."""
 
 
+@attrs.frozen
+class AcceptedLoss:
+    """What an operator put up with."""
+
+    kept: Position
+    """Of the last record that is there."""
+    known: Position
+    """Of the last one that is known to have been there, which may be the same; 0: none is known."""
+
+
 class PartitionsPort(Protocol):
     """What an operator wants of single partitions (implemented by actors/supervisor.py)."""
 
     def whereabouts(self, partition: PartitionId) -> Whereabouts:
         """Where it lives, and how it is."""
 
-    async def accept_loss(self, partition: PartitionId, author: str) -> Rejected | None:
+    async def accept_loss(self, partition: PartitionId, author: str) -> AcceptedLoss | Rejected:
         """Go on with a partition that halted because its log may have lost its end; Rejected: why not."""
 
 

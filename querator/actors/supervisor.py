@@ -14,13 +14,13 @@ from querator.actors.broker import Broker
 from querator.actors.claim import ClaimLost, StateReader, claim
 from querator.actors.partition import Condition, PartitionActor
 from querator.actors.payloads import PayloadService
-from querator.actors.ports import Delivery, Whereabouts
+from querator.actors.ports import AcceptedLoss, Delivery, Whereabouts
 from querator.actors.queue import QueueRuntime
 from querator.core import events as ev
 from querator.core.catalog import Catalog, Document, Queue, policy_of
 from querator.core.catalog.documents import QueueChanged, QueueCreated, QueueDeleted
 from querator.core.commands import ApplyPolicy, Command, Pause, Resume
-from querator.core.ids import MILLISECOND, SECOND, Duration, PartitionId, QueueName, SessionId
+from querator.core.ids import MILLISECOND, SECOND, Duration, PartitionId, Position, QueueName, SessionId
 from querator.core.policy import Policy, encode_policy
 from querator.core.replies import Code, Rejected, Reply
 from querator.env import Env, seconds
@@ -107,6 +107,8 @@ class Supervisor:
         """Why one could not be opened at the last try."""
         self._suspected: dict[PartitionId, None] = {}
         """Those that halted because their log may have lost its end."""
+        self._accepted: dict[PartitionId, AcceptedLoss] = {}
+        """Those that are being opened all the same."""
         self._is_serving = False
         self.restarts = 0
         self.catalog = Catalog()
@@ -256,7 +258,7 @@ class Supervisor:
             return Whereabouts(store, "halted", runtime.faults[index])
         return Whereabouts(store, "unavailable", self._away.get(partition, "it is being opened"))
 
-    async def accept_loss(self, partition: PartitionId, author: str) -> Rejected | None:
+    async def accept_loss(self, partition: PartitionId, author: str) -> AcceptedLoss | Rejected:
         """Go on with a partition whose log may lack what had been acknowledged: an operator takes it so.
 
         The log says so, and numbers that the lost end may have given are not given again.
@@ -274,8 +276,13 @@ class Supervisor:
             return Rejected(Code.UNAVAILABLE, f"partition {partition} can't be claimed now; try again")
         if index in runtime.faults:
             return Rejected(Code.HALTED, f"partition {partition} is halted: {runtime.faults[index]}")
-        telemetry.emit("partition.loss_accepted", partition=partition, author=author)
-        return None
+        loss = self._accepted.pop(partition, None)
+        if loss is None:
+            return Rejected(Code.UNKNOWN_QUEUE, f"the queue of partition {partition} was deleted meanwhile")
+        telemetry.emit(
+            "partition.loss_accepted", partition=partition, author=author, kept=loss.kept, known=loss.known
+        )
+        return loss
 
     async def _try_open(
         self,
@@ -313,6 +320,9 @@ class Supervisor:
                 more=more,
                 accepted_by=accepted_by,
             )
+            if accepted_by is not None:
+                kept = Position(log.claimed_at - 1)
+                self._accepted[partition] = AcceptedLoss(kept, log.loss_known)
             state = log.state
             actor = PartitionActor(
                 state,
@@ -344,6 +354,8 @@ class Supervisor:
         if runtime.is_closing:
             return True
         self._broker.add_actor(runtime, actor)
+        if accepted_by is not None:
+            self._broker.release_forgotten(actor)
         telemetry.emit("partition.opened", partition=partition, queue=name, ready=state.ready)
         # As it is by now: nobody told this partition of what changed while it was being opened.
         await _wait_all(self._impose_catalog(self.catalog.queues.get(name) or queue, actor))

@@ -322,9 +322,12 @@ class _Partitions:
         if queue is None:
             return Rejected(Code.INVALID, f"there is no partition {partition}", "params.partition")
         refusal = caller.refusal(access.UPDATE, queue.name)
-        if refusal is None:
-            refusal = await self._partitions.accept_loss(partition, caller.author)
-        return {} if refusal is None else _of_params(refusal)
+        if refusal is not None:
+            return _of_params(refusal)
+        loss = await self._partitions.accept_loss(partition, caller.author)
+        if isinstance(loss, Rejected):
+            return _of_params(loss)
+        return {"kept": loss.kept, "known": loss.known}
 
 
 class _Items:

@@ -16,7 +16,7 @@ from querator.app import ARCHIVE, locked, make_stores
 from querator.cli.exits import CommandFailed, Exit, UsageError
 from querator.cli.options import Target, read_duration
 from querator.cli.output import note, print_fields, print_json, print_table, print_text
-from querator.cli.partitions import Number, Yes, check_yes
+from querator.cli.partitions import Number, Yes, check_yes, tell_loss
 from querator.cli.progress import Progress
 from querator.core.ids import PartitionId, Position
 from querator.core.stores import choose, parse_stores
@@ -176,10 +176,7 @@ async def accept_loss(partition: Number, /, *, source: Source | None = None, yes
             log = await accept(store, real_env(), PartitionId(partition), author="querator log accept-loss")
         except NothingSuspected as error:
             raise CommandFailed(str(error), Exit.USAGE) from error
-    if source.json:
-        print_json({"partition": partition, "accepted": True, "tail": log.position})
-    else:
-        note(f"partition {partition} goes on behind record {log.position}")
+    tell_loss(partition, log.claimed_at - 1, log.loss_known, is_json=source.json)
 
 
 @app.command

@@ -26,6 +26,23 @@ def check_yes(partition: int, *, is_given: bool) -> None:
         )
 
 
+def tell_loss(partition: int, kept: int, known: int, *, is_json: bool) -> None:
+    """What was accepted: ``kept`` is the last record that is there, ``known`` the last that had been; 0: none
+    is known."""
+    if is_json:
+        print_json({"partition": partition, "accepted": True, "kept": kept, "known": known})
+        return
+    if known > kept + 1:
+        lost = f"records {kept + 1} to {known} had been there and are lost"
+    elif known > kept:
+        lost = f"record {known} had been there and is lost"
+    elif known:
+        lost = f"record {known}, or what followed it, was another one when it was acknowledged"
+    else:
+        lost = "how far it had gone before is not known here"
+    note(f"partition {partition} goes on behind record {kept}; {lost}")
+
+
 @app.command(name="accept-loss")
 async def accept_loss(partition: Number, /, *, target: Target | None = None, yes: Yes = False) -> None:
     """Go on with a partition that halted because its log may lack what had been acknowledged.
@@ -36,8 +53,5 @@ async def accept_loss(partition: Number, /, *, target: Target | None = None, yes
     target = target or Target()
     check_yes(partition, is_given=yes)
     async with target.connect("partitions accept-loss") as q:
-        await q.call("partitions.accept_loss", {"partition": partition})
-    if target.json:
-        print_json({"partition": partition, "accepted": True})
-    else:
-        note(f"partition {partition} goes on with what its log has")
+        loss = await q.call("partitions.accept_loss", {"partition": partition})
+    tell_loss(partition, loss["kept"], loss["known"], is_json=target.json)

@@ -232,16 +232,16 @@ class StrayRelease(Harmless):
     is_patient = True
     weight = 96
 
-    def __init__(self, message: Release, forget: Callable[[str], None]) -> None:
+    def __init__(self, message: Release, forget: "Callable[[StrayRelease], None]") -> None:
         self.message = message
         self._forget = forget
         self.is_stale = False
 
     def answered(self, message: ServerMessage) -> None:
-        self._forget(self.message.token)
+        self._forget(self)
 
     def rejected(self, error: Rejected) -> None:
-        self._forget(self.message.token)
+        self._forget(self)
 
     def abandoned(self, error: ClientError) -> None:
-        self._forget(self.message.token)
+        self._forget(self)

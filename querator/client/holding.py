@@ -189,6 +189,8 @@ class Settlement(Doubtful):
             self._holdings.lose(self.reservation, error.detail)
             self._settled_without(ReservationLost(error.detail), Code.RESERVATION_LOST)
         else:
+            if error.code == Code.HALTED and not self.reservation.lost:
+                self._holdings.give_back(self)
             self._settled_without(
                 self.honest(error), Code.OUTCOME_UNKNOWN if self.is_doubtful else error.code
             )
@@ -213,6 +215,16 @@ class Settlement(Doubtful):
 
 Draft: TypeAlias = Callable[[int, str, "list[tuple[int, int]] | None"], "Complete | Retry | Release | Dead"]
 """Makes the message of a settlement: (id, token, ranges)."""
+
+
+class GiveBack(Settlement):
+    """Releases what a halted partition did not let us settle, as soon as it goes on: nobody here works on it
+    any more, and our being alive would keep it."""
+
+    __slots__ = ()
+
+    def rejected(self, error: Rejected) -> None:
+        self._holdings.settled(self.reservation)
 
 
 class Extension(Doubtful):
@@ -375,6 +387,15 @@ class Holdings:
         reservation.in_flight += 1
         reservation.open -= count
         self._ready.append(settlement)
+
+    def give_back(self, settlement: Settlement) -> None:
+        """Draft the release of what this one was to settle."""
+        reservation = settlement.reservation
+        draft = settlement.draft if settlement.draft is _release_all else release
+        back = GiveBack(self, reservation, draft)
+        back.ranges = list(settlement.ranges)
+        reservation.in_flight += 1
+        self._ready.append(back)
 
     def release_rest(self, sink: Sink) -> None:
         """Draft the release of all that ``sink`` was given and has not settled."""

@@ -46,6 +46,7 @@ from querator.client.errors import (
 from querator.client.holding import (
     Draft,
     Extension,
+    GiveBack,
     Holdings,
     Reservation,
     Settlement,
@@ -140,8 +141,8 @@ class Protocol:
         self._watchers: dict[int, Watcher] = {}
         self._holdings = Holdings()
         self._strays: dict[str, None] = {}
-        self._stray_releases: dict[str, StrayRelease] = {}
-        """The latest of each token, while it is not answered."""
+        self._stray_releases: dict[str, list[StrayRelease]] = {}
+        """Of each token, those that are not answered."""
         self._push_seen = 0
         self._push_confirmed = 0
         self._receivers: dict[type[ServerMessage], Callable[..., None]] = {
@@ -201,9 +202,10 @@ class Protocol:
         return len(self._holdings)
 
     def unanswered_settlements(self) -> list[Settlement]:
-        """Drafted, sent or waiting to be sent again."""
+        """Drafted, sent or waiting to be sent again; but what is given back, nobody waits for."""
         requests = [*self._requests.values(), *self._parked, *self._queued]
-        return [one for one in requests if isinstance(one, Settlement)] + self._holdings.drafts
+        settlements = [one for one in requests if isinstance(one, Settlement)] + self._holdings.drafts
+        return [one for one in settlements if not isinstance(one, GiveBack)]
 
     def opened(self) -> None:
         """A new connection stands; ``hello`` is what goes out first."""
@@ -566,8 +568,9 @@ class Protocol:
         self._resume = message.resume
         self.refusals = 0
         held = {held.token: held.deadline for held in message.held}
-        for token, stray in self._stray_releases.items():
-            stray.is_stale = token not in held
+        for token, strays in self._stray_releases.items():
+            for stray in strays:
+                stray.is_stale = token not in held
         self._strays = dict.fromkeys(self._holdings.reconcile(held))
         for subscription in list(self._subscriptions.values()):
             if not subscription.is_closing:
@@ -597,8 +600,8 @@ class Protocol:
         known = self._holdings.find(message.token)
         if known is not None:
             sink = known.sink
-        given_back = self._stray_releases.get(message.token)
-        is_given_back = given_back is not None and given_back.message.ranges is None
+        given_back = self._stray_releases.get(message.token, ())
+        is_given_back = any(release.message.ranges is None for release in given_back)
         if sink is None:
             if not is_given_back:
                 self._release_message(message)
@@ -615,8 +618,7 @@ class Protocol:
 
     def _receive_lost(self, message: Lost) -> None:
         self._strays.pop(message.token, None)
-        stray = self._stray_releases.get(message.token)
-        if stray is not None:
+        for stray in self._stray_releases.get(message.token, ()):
             stray.is_stale = True
         reservation = self._holdings.find(message.token)
         if reservation is not None:
@@ -657,7 +659,9 @@ class Protocol:
             self.on_work()
             return
         if request.is_patient and (
-            message.code in ASK_AGAIN or (message.code == Code.OUTCOME_UNKNOWN and request.is_repeatable)
+            message.code in ASK_AGAIN
+            or (message.code == Code.OUTCOME_UNKNOWN and request.is_repeatable)
+            or (message.code == Code.HALTED and isinstance(request, (GiveBack, StrayRelease)))
         ):
             if message.code == Code.OUTCOME_UNKNOWN:
                 request.doubt()
@@ -696,11 +700,14 @@ class Protocol:
 
     def _release_unknown(self, token: str, ranges: list[tuple[int, int]] | None) -> None:
         request = StrayRelease(release(self._give_id(), token, ranges), self._forget_stray)
-        self._stray_releases[token] = request
+        self._stray_releases.setdefault(token, []).append(request)
         self._queued.append(request)
 
-    def _forget_stray(self, token: str) -> None:
-        self._stray_releases.pop(token, None)
+    def _forget_stray(self, request: StrayRelease) -> None:
+        strays = self._stray_releases[request.message.token]
+        strays.remove(request)
+        if not strays:
+            del self._stray_releases[request.message.token]
 
     def _forget_subscription(self, number: int) -> None:
         """It has ended: what is still pushed for it is released."""

@@ -5,16 +5,18 @@ from pathlib import Path
 
 import attrs
 import pytest
+import trio
 from trio.testing import MockClock
 
 from querator.actors.acceptance import NothingSuspected, accept_loss
 from querator.actors.node import Node, NodeOptions, open_node
+from querator.actors.ports import AcceptedLoss, ReservationLost
 from querator.actors.verification import verify_partition
 from querator.core import events as ev
 from querator.core.catalog.commands import CreateQueue, DeleteQueue
 from querator.core.evolve import INCARNATION_BITS
-from querator.core.ids import CATALOG_PARTITION, PartitionId
-from querator.core.replies import Code, Produced, Rejected, Settled
+from querator.core.ids import CATALOG_PARTITION, PartitionId, Position
+from querator.core.replies import Code, Produced, Rejected, Reserved, Settled
 from querator.env.virtual import MemoryFiles, virtual_env
 from querator.errors import DataLossSuspected
 from querator.log.codec import decode_events
@@ -79,7 +81,8 @@ async def test_a_partition_goes_on_when_an_operator_says_so(autojump_clock: Mock
         assert isinstance(refused, Rejected)
         assert refused.code is Code.HALTED
         assert "acknowledged" in await node.probe()
-        assert await node.supervisor.accept_loss(partition, "ops") is None
+        # Of three records the last is gone.
+        assert await node.supervisor.accept_loss(partition, "ops") == AcceptedLoss(Position(2), Position(3))
         assert await node.probe() == ""
         client.produce(b"new", request=4)
         await settle_down()
@@ -99,6 +102,34 @@ async def test_a_partition_goes_on_when_an_operator_says_so(autojump_clock: Mock
     assert found.is_good, found
     async with house.node() as node:
         assert await node.probe() == ""
+
+
+async def test_what_a_session_may_have_forgotten_is_given_back_when_a_loss_is_accepted(
+    autojump_clock: MockClock,
+) -> None:
+    """It settled the item, the log lost that: its being alive would keep for ever what it does not hold."""
+    house = House()
+    async with house.node() as node:
+        await node.catalog.change(CreateQueue(name=Q))
+        partition = node.catalog.catalog.queues[Q].partitions[0].id
+        consumer = Client(node, "s")
+        consumer.subscribe(window=1)
+        Client(node).produce(b"item")
+        await settle_down()
+        (reserved,) = consumer.reservations
+        consumer.settle(reserved, request=2)
+        await settle_down()
+        assert isinstance(consumer.answer(2), Settled)
+        house.forget(partition, 1)
+        consumer.told.clear()
+        Client(node).produce(b"into the gap")
+        await trio.sleep(10)
+        assert isinstance(await node.supervisor.accept_loss(partition, "ops"), AcceptedLoss)
+        await settle_down()
+        lost, again = [reply for _, reply in consumer.told]
+        assert lost == ReservationLost(partition, reserved.reservation, reserved.nonce, "loss_accepted")
+        assert isinstance(again, Reserved)
+        assert (list(again.payloads), again.attempts) == ([b"item"], 1)
 
 
 async def test_only_a_suspected_loss_can_be_accepted(autojump_clock: MockClock) -> None:

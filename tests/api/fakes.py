@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import attrs
 
 from querator.actors.ports import (
+    AcceptedLoss,
     Delivery,
     HeldReservation,
     QueueStats,
@@ -510,8 +511,8 @@ class FakePartitions:
     def whereabouts(self, partition: PartitionId) -> Whereabouts:
         return Whereabouts("memory", "open" if partition == 1 else "unavailable", "")
 
-    async def accept_loss(self, partition: PartitionId, author: str) -> Rejected | None:
+    async def accept_loss(self, partition: PartitionId, author: str) -> AcceptedLoss | Rejected:
         if partition != 1 or self.accepted:
             return Rejected(Code.INVALID, f"no loss is suspected in partition {partition}", "partition")
         self.accepted.append((partition, author))
-        return None
+        return AcceptedLoss(Position(3), Position(5))

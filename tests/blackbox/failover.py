@@ -1,7 +1,10 @@
 """A PostgreSQL that is lost, and its standby promoted: with everything in it, or without the end."""
 
 import contextlib
-from collections.abc import Iterator
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import trio
@@ -9,9 +12,10 @@ import trio
 from querator.core.limits import WITNESS_INTERVAL
 from querator.env import seconds
 from tests.blackbox.arena import Arena, open_arena
-from tests.blackbox.judge import judge
+from tests.blackbox.judge import LOST, Judgement, judge
 from tests.blackbox.ledger import Row
 from tests.blackbox.processes import until
+from tests.blackbox.record import read_account
 from tests.blackbox.run import RunFailed, conclude
 from tests.postgres import Cluster, prepare
 
@@ -43,7 +47,84 @@ async def to_a_lagging_standby(folder: Path, seed: int, times: int) -> list[Row]
     never been: the partitions halt, also for a server that is started anew. Once: what is halted stays so.
     """
     del times
-    name = "failover, standby lags"
+    async with _left_behind(folder, seed) as arena:
+        acknowledged = await arena.wait_still()
+        tails = await _tails(arena)
+        await trio.sleep(1.2 * seconds(WITNESS_INTERVAL))
+        arena.tell("SIGKILL to the server, and a new one")
+        arena.server.kill()
+        await arena.server.start_surely()
+        await until("the loss is noticed again", lambda: _is_halted(arena))
+        if await arena.wait_still() != acknowledged:
+            raise RunFailed("the server went on over a log that had lost its end")
+        for client in arena.clients:
+            client.end()
+        await arena.server.stop()
+        if await _tails(arena) != tails:
+            raise RunFailed(f"appended to a log that had lost its end: {tails}, now {await _tails(arena)}")
+        judgement = await judge(arena, is_drained=False)
+        if not judgement.lost:
+            raise RunFailed("nothing acknowledged was lost, so there was nothing to notice")
+        return [_row("failover, standby lags", judgement, "lost by PostgreSQL: halted (data_loss_suspected)")]
+
+
+async def to_a_lagging_standby_that_is_accepted(folder: Path, seed: int, times: int) -> list[Row]:
+    """An operator takes them as they are: the clients go on by themselves, and what was lost is what the
+    operator was told, and nothing that was acknowledged afterwards."""
+    del times
+    async with _left_behind(folder, seed) as arena:
+        await arena.wait_still()
+        before = read_account(arena.history).seen.productions
+        kept = dict(await _tails(arena))
+        for partition, tail in kept.items():
+            told = await trio.to_thread.run_sync(_accept_loss, arena, partition)
+            arena.tell(f"an operator accepts the loss of partition {partition}: {told}")
+            if not (told["kept"] == tail and told["known"] > tail):
+                raise RunFailed(f"partition {partition} ends at {tail}, and the operator was told {told}")
+        if await _is_halted(arena):
+            raise RunFailed("accepted, and halted all the same")
+        await arena.more()
+        await arena.drain()
+        await arena.close()
+        judgement = await judge(arena)
+        lost = [fault for fault in judgement.faults if fault.startswith(LOST)]
+        if not lost or len(lost) != judgement.lost:
+            raise RunFailed("nothing acknowledged was lost, so there was nothing to accept")
+        gone = dict.fromkeys(f"{LOST}{payload!r}" for one in before for payload in one.payloads)
+        after = [fault for fault in lost if fault not in gone]
+        # Settlements in the lost end are lost as well: such an item is settled again, which is no fault here.
+        after += [
+            fault for fault in judgement.faults if fault.startswith(("querator log verify", "S6", "L1"))
+        ]
+        if after:
+            raise RunFailed(f"after the loss was accepted: {after}")
+        return [_row("failover, standby lags, loss accepted", judgement, "lost by PostgreSQL, and accepted")]
+
+
+def _accept_loss(arena: Arena, partition: int) -> dict[str, int]:
+    """What ``querator partitions accept-loss`` says."""
+    command = [
+        sys.executable,
+        "-m",
+        "querator",
+        "partitions",
+        "accept-loss",
+        str(partition),
+        "--yes",
+        "--json",
+    ]
+    done = subprocess.run(
+        [*command, "--address", arena.server.address], capture_output=True, text=True, check=False, timeout=60
+    )
+    if done.returncode:
+        raise RunFailed(f"the loss could not be accepted: {done.stderr}")
+    told: dict[str, int] = json.loads(done.stdout)
+    return told
+
+
+@contextlib.asynccontextmanager
+async def _left_behind(folder: Path, seed: int) -> AsyncIterator[Arena]:
+    """A run whose primary is lost after its standby had got nothing for a while; the loss is noticed."""
     with _primary() as primary, _standby(primary) as standby:
         async with open_arena(folder, seed=seed, cluster=primary) as arena:
             await arena.more()
@@ -55,37 +136,21 @@ async def to_a_lagging_standby(folder: Path, seed: int, times: int) -> list[Row]
             await _fail_over(arena, standby)
             await until("the loss is noticed", lambda: _is_halted(arena))
             arena.tell("the loss is noticed")
-            acknowledged = await arena.wait_still()
-            tails = await _tails(arena)
-            await trio.sleep(1.2 * seconds(WITNESS_INTERVAL))
-            arena.tell("SIGKILL to the server, and a new one")
-            arena.server.kill()
-            await arena.server.start_surely()
-            await until("the loss is noticed again", lambda: _is_halted(arena))
-            if await arena.wait_still() != acknowledged:
-                raise RunFailed("the server went on over a log that had lost its end")
-            for client in arena.clients:
-                client.end()
-            await arena.server.stop()
-            if await _tails(arena) != tails:
-                raise RunFailed(
-                    f"appended to a log that had lost its end: {tails}, now {await _tails(arena)}"
-                )
-            judgement = await judge(arena, is_drained=False)
-            if not judgement.lost:
-                raise RunFailed("nothing acknowledged was lost, so there was nothing to notice")
-            row = Row(
-                fault=name,
-                times=1,
-                acknowledged=judgement.acknowledged,
-                completed=judgement.completed,
-                unknown=judgement.unknown,
-                lost=judgement.lost,
-                twice=judgement.twice,
-                stale_refused=judgement.stale_refused,
-                note="lost by PostgreSQL: halted (data_loss_suspected)",
-            )
-            return [row]
+            yield arena
+
+
+def _row(name: str, judgement: Judgement, note: str) -> Row:
+    return Row(
+        fault=name,
+        times=1,
+        acknowledged=judgement.acknowledged,
+        completed=judgement.completed,
+        unknown=judgement.unknown,
+        lost=judgement.lost,
+        twice=judgement.twice,
+        stale_refused=judgement.stale_refused,
+        note=note,
+    )
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from tests.blackbox.arena import Arena
 from tests.blackbox.record import Account, read_account
 from tests.log.records import make_chain
 
+LOST = "S1: acknowledged and not in the log: "
 STALE_TRIES_MAX = 20
 """Fenced owners of a partition in whose name an append is tried."""
 
@@ -58,7 +59,7 @@ async def judge(arena: Arena, *, is_drained: bool = True) -> Judgement:
     faults += await trio.to_thread.run_sync(_verify, arena)
     lost = _lost(account, histories)
     twice = _completed_twice(account, histories)
-    faults += [f"S1: acknowledged and not in the log: {payload!r}" for payload in lost]
+    faults += [f"{LOST}{payload!r}" for payload in lost]
     faults += [f"S3: completed twice: {item}" for item in twice]
     if is_drained:
         faults += _unfinished(histories)

@@ -11,7 +11,11 @@ import attrs
 
 from tests.blackbox.arena import open_arena
 from tests.blackbox.disks import failing_fsync, full_disk
-from tests.blackbox.failover import to_a_lagging_standby, to_a_standby_with_everything
+from tests.blackbox.failover import (
+    to_a_lagging_standby,
+    to_a_lagging_standby_that_is_accepted,
+    to_a_standby_with_everything,
+)
 from tests.blackbox.faults import CLIENT_FAULTS, POSTGRES_FAULTS, SERVER_FAULTS, Fault
 from tests.blackbox.ledger import Row
 from tests.blackbox.ownership import OWNERSHIP_FAULTS, watching
@@ -71,6 +75,7 @@ SCENARIOS = (
     Scenario("postgres: fsync fails", failing_fsync),
     Scenario("failover: standby up to date", to_a_standby_with_everything),
     Scenario("failover: standby lags", to_a_lagging_standby),
+    Scenario("failover: standby lags, loss accepted", to_a_lagging_standby_that_is_accepted),
     *(
         Scenario(f"sqlite: {fault.name}", partial(on_sqlite, fault))
         for fault in SERVER_FAULTS + CLIENT_FAULTS

@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.blackbox.disks import failing_fsync, full_disk
-from tests.blackbox.failover import to_a_lagging_standby, to_a_standby_with_everything
+from tests.blackbox.failover import (
+    to_a_lagging_standby,
+    to_a_lagging_standby_that_is_accepted,
+    to_a_standby_with_everything,
+)
 from tests.broken_disks import NotHere
 
 pytestmark = pytest.mark.timeout(300)
@@ -28,6 +32,11 @@ async def test_an_fsync_that_fails_loses_nothing_acknowledged(tmp_path: Path) ->
 
 async def test_partitions_whose_end_a_failover_lost_halt_and_stay_so(tmp_path: Path) -> None:
     (row,) = await to_a_lagging_standby(tmp_path, seed=1, times=1)
+    assert row.lost > 0
+
+
+async def test_a_loss_that_an_operator_accepts_is_named_and_work_goes_on(tmp_path: Path) -> None:
+    (row,) = await to_a_lagging_standby_that_is_accepted(tmp_path, seed=1, times=1)
     assert row.lost > 0
 
 

@@ -67,6 +67,8 @@ class ModelServer:
         """Token to the last refusal of a settlement of it."""
         self.refusals: deque[Code] = deque()
         """The next produces and settlements are answered with these, changing nothing."""
+        self.halted: list[int] = []
+        """Partitions that settle nothing."""
         self.away: dict[int, Code] = {}
         """Partitions that take no produces, and what they say."""
         self.silent: dict[int, list[tuple[ModelConnection, wire.Produced]]] = {}
@@ -367,6 +369,9 @@ class ModelConnection:
             self.outbox.append(wire.Rejected(message.id, server.refusals.popleft(), "not now"))
             return
         reservation = server.reservations[message.token]
+        if reservation.partition in server.halted:
+            self.outbox.append(wire.Rejected(message.id, Code.HALTED, "its log has lost its end"))
+            return
         if self.session is not None:
             self.session.pushes.pop(message.token, None)
         partition = server.partitions[reservation.partition]

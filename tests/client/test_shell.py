@@ -618,6 +618,44 @@ async def test_a_refused_settlement_after_a_lost_answer_is_told_as_unknown(
         assert isinstance(ended[0], OutcomeUnknown)
 
 
+async def test_what_a_halted_partition_kept_is_given_back_when_it_goes_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The caller was told that it is not settled and works on it no more; nor could anybody else."""
+    async with running() as (server, q):
+        await q.produce_batch("q", [b"x", b"y"])
+        async with q.consume("q", batch=2) as items:
+            batch = await anext(items.batches())
+            server.model.halted.append(1)
+            with pytest.raises(Rejected, match="halted"):
+                await batch.complete(0, 1)
+            batch.complete_nowait(1, 1)
+            await trio.sleep(10)
+            assert items.refused_items == 1
+            assert list(server.model.partitions[1].line) == []
+            server.model.halted.clear()
+            again: list[bytes] = []
+            while len(again) < 2:
+                batch = await anext(items.batches())
+                again += batch.payloads
+                await batch.complete()
+        assert sorted(server.model.completed("q")) == [b"x", b"y"]
+
+
+async def test_who_leaves_does_not_wait_for_a_halted_partition(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as (server, q):
+        await q.produce("q", b"x")
+        began = trio.current_time()
+        async with q.consume("q") as items:
+            batch = await anext(items.batches())
+            server.model.halted.append(1)
+            with pytest.raises(Rejected, match="halted"):
+                await batch.complete()
+        assert trio.current_time() - began < 1
+
+
 async def test_what_was_completed_is_not_told_as_lost(autojump_clock: trio.testing.MockClock) -> None:
     """The answer is lost, and so is the session; the reservation is not held because it was settled."""
     async with running() as (server, q):
