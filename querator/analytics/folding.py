@@ -171,7 +171,7 @@ class LocalFolder:
                 if worked > limits.EXPORT_SLICE:
                     await self._rest(worked)
                     sliced = clock.monotonic()
-            rows = ledger.rows
+            rows = ledger.short_rows
             self._buffer.extend(rows)
             dirty.rows += len(rows)
             if rows:

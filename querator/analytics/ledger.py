@@ -20,7 +20,8 @@ from typing import Any, Final, TypeAlias
 import attrs
 import msgspec
 
-from querator.analytics.rows import Row
+from querator.analytics.everyday import Everyday, Piece
+from querator.analytics.rows import AnyRow, Row, full_row
 from querator.core import events as ev
 from querator.core.deadlines import Deadlines
 from querator.core.evolve import evolve
@@ -31,8 +32,9 @@ from querator.core.settled import SettledMemory
 from querator.core.snapshot import encode_head, encode_segment, load
 from querator.core.state import PartitionState, Reservation
 from querator.errors import CorruptRecord
-from querator.log.codec import GENESIS, check_chain, check_record, decode_events, name_of, tail_of
+from querator.log.codec import GENESIS, check_chain, check_record, decode_columns, name_of, tail_of
 from querator.log.records import Record, Tail
+from querator.log.small import decode_small
 
 VERSION: Final = 1
 _STEP_EVENTS: Final = 64
@@ -50,9 +52,6 @@ _STATE_WORDS: Final = {
     SCHEDULED: "scheduled",
     DEAD: "dead",
 }
-Piece: TypeAlias = "tuple[int, int, int, int, int, int, str, int]"
-"""(first item, count, attempts, produced at, ready at, first reserved at, kind, LATE or 0): alike in
-all of them."""
 Past: TypeAlias = "tuple[int, int, int]"
 """(ready at, first reserved at, LATE or 0) of an item that is not as it was produced."""
 LATE: Final = 1
@@ -110,7 +109,7 @@ class Ledger:
         """Of the last record folded."""
         self._state = PartitionState(partition)
         self._past: dict[int, Past] = {}
-        self._rows: list[Row] = []
+        self._rows: list[AnyRow] = []
         self._position = 0
         self._handlers: dict[type, Callable[[Any], None]] = {
             event: getattr(self, name) for event, name in _HANDLERS.items()
@@ -120,6 +119,7 @@ class Ledger:
     def _spare_state(self) -> None:
         self._state.settled = _Forgetful()
         self._state.ends = _NoDeadlines()
+        self._everyday = Everyday(self._state, self._past, self._take_unusual, self._pieces)
 
     @property
     def position(self) -> Position:
@@ -130,6 +130,7 @@ class Ledger:
 
     def checkpoint(self) -> bytes:
         """The ledger as bytes. Costs as much as there are live items."""
+        self._everyday.give_all()
         state = self._state
         tail = self.tail
         packed = msgspec.msgpack.encode(
@@ -162,8 +163,8 @@ class Ledger:
             raise
         except Exception as error:  # whatever is wrong with these bytes, the log can be folded instead
             raise CheckpointUnreadable(f"not a checkpoint: {error}") from error
-        ledger._spare_state()
         ledger._past = stored.past
+        ledger._spare_state()
         if stored.position:
             ledger.tail = Tail(Position(stored.position), stored.hash, stored.nonce)
         return ledger
@@ -183,10 +184,15 @@ class Ledger:
     @property
     def rows(self) -> list[Row]:
         """Of the record folded last."""
+        return list(map(full_row, self._rows))
+
+    @property
+    def short_rows(self) -> list[AnyRow]:
+        """The same, as a ``RowBuffer`` takes them."""
         return self._rows
 
     def folding(self, record: Record) -> Iterator[None]:
-        """The same in steps: each is a few hundred microseconds, and the last leaves ``rows``.
+        """The same in steps: each is a few hundred microseconds; the last leaves ``rows`` and ``short_rows``.
 
         To be gone through to its end; a ledger that was left in the middle of a record is of no use.
         """
@@ -197,27 +203,28 @@ class Ledger:
         self._rows = []
         self._position = record.position
         self._state.position = record.position
-        events = decode_events(record.events)
-        for start in range(0, len(events), _STEP_EVENTS):
-            try:
-                self._take(events[start : start + _STEP_EVENTS])
-            except InvariantViolation as error:
-                raise CorruptRecord(f"{name_of(record)} has an event that does not fit: {error}") from error
-            yield
+        everyday = self._everyday
+        everyday.begin(record.position, self._rows)
+        try:
+            events = decode_small(record.events)
+            if events is None:
+                yield from everyday.take_columns(decode_columns(record.events), _STEP_EVENTS)
+            else:
+                everyday.take_events(events)
+        except InvariantViolation as error:
+            raise CorruptRecord(f"{name_of(record)} has an event that does not fit: {error}") from error
         self.tail = tail_of(record)
 
-    def _take(self, events: list[ev.Event]) -> None:
-        state = self._state
-        handlers = self._handlers
-        for event in events:
-            handler = handlers.get(type(event))
-            if handler is None:
-                evolve(state, event)
-            else:
-                handler(event)
+    def _take_unusual(self, event: ev.Event) -> None:
+        handler = self._handlers.get(type(event))
+        if handler is None:
+            evolve(self._state, event)
+        else:
+            handler(event)
 
     def counts(self) -> dict[str, int]:
         """Items by state, as the core counts them."""
+        self._everyday.give_all()
         state = self._state
         return {
             "ready": state.ready,

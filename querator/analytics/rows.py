@@ -5,7 +5,7 @@ A row is a tuple in the order of ``COLUMNS``; numbers are integers (0: none), te
 """
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -13,6 +13,8 @@ import attrs
 from querator.analytics.arrow import ArrowTable, TextColumn
 
 Row: TypeAlias = "tuple[Any, ...]"
+AnyRow: TypeAlias = "tuple[Any, ...]"
+"""A row, or a short one, of what happens all the time, without what follows. It begins as any does."""
 
 
 @attrs.frozen
@@ -105,11 +107,55 @@ NAMES: Final = tuple(column.name for column in COLUMNS)
 _IS_TEXT: Final = tuple(column.kind == "text" for column in COLUMNS)
 
 
+@attrs.frozen
+class _Always:
+    """A column that is the same in all rows of a shape."""
+
+    value: Any
+
+
+_Shape: TypeAlias = "tuple[int | _Always, ...]"
+
+
+def _shape(**columns: int | _Always) -> _Shape:
+    """For each column its index in a short row, or what it always is: nothing where it is not named."""
+    begin = {"partition": 0, "position": 1, "seq": 2, "happened_at": 3}
+    found: dict[str, int | _Always] = {**begin, **columns}
+    return tuple(found.get(column.name, _Always("" if column.kind == "text" else 0)) for column in COLUMNS)
+
+
+_SHAPES: Final[dict[int, _Shape]] = {
+    8: _shape(
+        event=_Always("produced"), first_item=4, items=5, state_after=_Always("ready"), produced_at=3,
+        item_kind=6, author=7,
+    ),
+    11: _shape(
+        event=_Always("completed"), first_item=4, items=5, state_before=_Always("reserved"),
+        reservation=6, session=7, attempt=_Always(1), produced_at=8, ready_at=8, first_reserved_at=9,
+        reserved_at=9, item_kind=10,
+    ),
+    12: _shape(
+        event=_Always("reserved"), first_item=4, items=5, state_before=_Always("ready"),
+        state_after=_Always("reserved"), reservation=6, session=7, attempt=8, produced_at=9, ready_at=9,
+        first_reserved_at=3, reserved_at=3, deadline=10, item_kind=11,
+    ),
+    len(COLUMNS): tuple(range(len(COLUMNS))),
+}  # fmt: skip
+"""What the values of a row are, by how many there are. The short ones are of fresh items."""
+
+
+def full_row(row: AnyRow) -> Row:
+    """A row with all its columns."""
+    if len(row) == len(COLUMNS):
+        return row
+    return tuple(spec.value if isinstance(spec, _Always) else row[spec] for spec in _SHAPES[len(row)])
+
+
 class RowBuffer:
     """Rows that wait to be written, as columns. Owned by one export."""
 
     def __init__(self) -> None:
-        self._loose: list[Row] = []
+        self._loose: list[AnyRow] = []
         """The newest rows, not yet in columns: turning many at once is cheaper."""
         self._numbers: list[array[int]] = []
         self._texts: list[dict[str, int]] = []
@@ -127,7 +173,7 @@ class RowBuffer:
         self.rows = 0
         self.items = 0
 
-    def extend(self, rows: list[Row]) -> None:
+    def extend(self, rows: list[AnyRow]) -> None:
         """Take over these rows."""
         self._loose += rows
         self.rows += len(rows)
@@ -135,22 +181,39 @@ class RowBuffer:
             self._settle()
 
     def _settle(self) -> None:
-        """Turn the loose rows into columns."""
-        if not self._loose:
-            return
-        for index, values in enumerate(zip(*self._loose, strict=True)):
-            if _IS_TEXT[index]:
-                texts = self._texts[index]
-                for text in dict.fromkeys(values):
-                    if text not in texts:
-                        texts[text] = len(texts)
-                self._numbers[index].extend(array("i", list(map(texts.__getitem__, values))))
-            else:
-                self._numbers[index].extend(array("q", values))
-        count = len(self._loose)
-        self.items += sum(self._numbers[_ITEMS][-count:])
-        self._days.update(dict.fromkeys(at // _DAY for at in self._numbers[_AT][-count:]))
+        """Turn the loose rows into columns, those of each shape together: files are sorted."""
+        shapes: dict[int, list[AnyRow]] = {size: [] for size in _SHAPES}
+        for row in self._loose:
+            shapes[len(row)].append(row)
         self._loose = []
+        for size, rows in shapes.items():
+            if rows:
+                self._settle_shape(_SHAPES[size], rows)
+
+    def _settle_shape(self, shape: _Shape, rows: list[AnyRow]) -> None:
+        count = len(rows)
+        columns = list(zip(*rows, strict=True))
+        for index, spec in enumerate(shape):
+            into = self._numbers[index]
+            if isinstance(spec, _Always):
+                value = self._indexes(index, (spec.value,))[0] if _IS_TEXT[index] else spec.value
+                into.extend(array(into.typecode, (value,)) * count)
+            elif _IS_TEXT[index]:
+                into.extend(array("i", self._indexes(index, columns[spec])))
+            else:
+                into.extend(array("q", columns[spec]))
+        self.items += sum(self._numbers[_ITEMS][-count:])
+        happened = self._numbers[_AT][-count:]
+        first, last = min(happened) // _DAY, max(happened) // _DAY
+        days = (first,) if first == last else dict.fromkeys(at // _DAY for at in happened)
+        self._days.update(dict.fromkeys(days))
+
+    def _indexes(self, column: int, values: Sequence[str]) -> list[int]:
+        texts = self._texts[column]
+        for text in dict.fromkeys(values):
+            if text not in texts:
+                texts[text] = len(texts)
+        return list(map(texts.__getitem__, values))
 
     def table(self) -> ArrowTable:
         """What is here, readable as long as the table is kept and nothing is added."""
