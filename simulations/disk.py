@@ -24,6 +24,7 @@ from querator.log.memory import MemoryDisk, MemoryLog
 from querator.log.records import ChunkId, Record, Snapshot, Tail
 from querator.log.rules import Standing, row_checksum, standing
 from querator.log.store import Bucket, Verdict
+from simulations.cable import Cable
 from simulations.checkers.evidence import Facts
 from simulations.gate import Gate
 from simulations.options import Options
@@ -44,6 +45,8 @@ class Statement:
     """Seconds until the server comes to it."""
     commits_after: float
     """Seconds from its last key to its commit."""
+    who: str = ""
+    """Whose it is."""
     verdicts: list[Verdict] = attrs.Factory(list)
     is_aborted: bool = False
     done: trio.Event = attrs.Factory(trio.Event)
@@ -60,6 +63,10 @@ class SimulatedDisk(MemoryDisk):
         """(partition, position) to virtual seconds."""
         self.identity = "server 1, timeline 1"
         self.is_down = False
+        self.restarts = 0
+        """How often it was killed, or replaced."""
+        self.writers: dict[tuple[int, int], str] = {}
+        """(partition, position) to whose statement committed the record."""
         self._held: dict[tuple[int, int], Statement] = {}
         """Unique keys of statements that have not committed, by (partition, position)."""
         self._running: dict[Statement, None] = {}
@@ -75,6 +82,7 @@ class SimulatedDisk(MemoryDisk):
             if not statement.is_aborted:
                 for record in taken:
                     self.commit(record)
+                    self.writers[record.partition, record.position] = statement.who
         finally:
             for key in [key for key, holder in self._held.items() if holder is statement]:
                 del self._held[key]
@@ -119,6 +127,7 @@ class SimulatedDisk(MemoryDisk):
 
     def abort_all(self) -> None:
         """What has not committed never will: the server is killed."""
+        self.restarts += 1
         for statement in self._running:
             statement.is_aborted = True
         self._held.clear()
@@ -224,6 +233,7 @@ class SimulatedLog(MemoryLog):
         server: trio.Nursery,
         *,
         gate: Gate | None = None,
+        cable: Cable | None = None,
         faults: Faults | None = None,
         trace: Trace | None = None,
         facts: Facts | None = None,
@@ -233,6 +243,7 @@ class SimulatedLog(MemoryLog):
         self._server = server
         self._simulated = disk
         self._gate = gate if gate is not None else Gate()
+        self._cable = cable if cable is not None else Cable()
         self.fate = faults if faults is not None else Faults()
         self._trace = trace
         self._facts = facts
@@ -244,15 +255,15 @@ class SimulatedLog(MemoryLog):
         await self._gate.passage()
         await trio.sleep(self.fate.network())
         await self._gate.passage()
-        if self._simulated.is_down:
-            raise LogUnavailable("simulated: the server is starting")
+        if self._simulated.is_down or not await self._cable.reaches():
+            raise LogUnavailable("simulated: the server is out of reach")
 
     async def append(self, records: Sequence[Record]) -> list[Verdict]:
         await self._gate.passage()
         await trio.sleep(self.fate.network())
         await self._gate.passage()
         fate = self.fate.fate()
-        if fate == "unavailable" or self._simulated.is_down:
+        if fate == "unavailable" or self._simulated.is_down or not await self._cable.reaches():
             raise self._failed(LogUnavailable("simulated: no space left"))
         if fate == "unknown_lost":
             raise self._failed(AppendOutcomeUnknown("simulated: the connection broke before the commit"))
@@ -261,12 +272,17 @@ class SimulatedLog(MemoryLog):
             self._trace.note(self._who, "append", f"{names} {fate}")
         identities = [self._identities.get(record.partition, self._simulated.identity) for record in records]
         starts, commits = self.fate.lateness() if fate == "unknown_late" else (0.0, self.fate.commit())
-        statement = Statement([attrs.evolve(record) for record in records], identities, starts, commits)
+        statement = Statement(
+            [attrs.evolve(record) for record in records], identities, starts, commits, self._who
+        )
         self._server.start_soon(self._simulated.execute, statement, name="server")
         if fate == "unknown_late":
             raise self._failed(AppendOutcomeUnknown("simulated: the connection broke, the server goes on"))
-        await statement.done.wait()
+        with self._cable.crossing() as scope:
+            await statement.done.wait()
         await self._gate.passage()
+        if scope.cancelled_caught or self._cable.is_cut:
+            raise self._failed(AppendOutcomeUnknown("simulated: the server is out of reach"))
         if statement.is_aborted:
             raise self._failed(AppendOutcomeUnknown("simulated: the server was killed"))
         if fate == "unknown_kept":

@@ -10,6 +10,11 @@ class Gate:
         self.is_severed = False
         self._resumed: trio.Event | None = None
 
+    @property
+    def is_paused(self) -> bool:
+        """The process stands still now."""
+        return self._resumed is not None
+
     async def passage(self) -> None:
         """Go on at once, or when the process may run again, or never."""
         while self._resumed is not None and not self.is_severed:

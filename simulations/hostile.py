@@ -1,10 +1,11 @@
 """A hostile client: it speaks the protocol by hand, and settles what is not, or not any more, its own."""
 
+from collections.abc import Sequence
 from random import Random
 
 import trio
 
-from querator.client.address import parse_address
+from querator.client.address import parse_addresses
 from querator.client.link import Link, LinkLost, open_link
 from querator.core.ids import PartitionId, ReservationNumber
 from querator.env import Env
@@ -14,6 +15,7 @@ from querator.protocol.tokens import decode_token, encode_token
 from simulations.observations import Observations, Settlement
 from simulations.options import Options
 from simulations.trace import Trace
+from simulations.workload import addresses
 
 _VERBS = ("complete", "retry", "release", "dead", "extend")
 
@@ -21,10 +23,12 @@ _VERBS = ("complete", "retry", "release", "dead", "extend")
 class Hostile:
     """Draws tokens that others were given, old ones and live ones, or alters them."""
 
-    def __init__(self, options: Options, trace: Trace, seen: Observations, address: str, number: int) -> None:
+    def __init__(
+        self, options: Options, trace: Trace, seen: Observations, hosts: Sequence[str], number: int
+    ) -> None:
         self._trace = trace
         self._seen = seen
-        self._address = parse_address(address)
+        self._addresses = parse_addresses(addresses(hosts))
         self._dice = Random(f"{options.seed}/hostile/{number}")
         self._asked: dict[int, tuple[str, str, bool, float]] = {}
         """By message id: verb, token, whether it was forged, when."""
@@ -32,9 +36,12 @@ class Hostile:
 
     async def run(self, env: Env) -> None:
         """Attack until the world is healed."""
+        tries = 0
         while not self.is_healed:
+            address = self._addresses[tries % len(self._addresses)]
+            tries += 1
             try:
-                async with open_link(env, self._address, MSGPACK, None) as link:
+                async with open_link(env, address, MSGPACK, None) as link:
                     await self._attack(link)
             except* LinkLost:
                 self._trace.mark("hostile.cut")

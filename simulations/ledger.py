@@ -20,6 +20,13 @@ PAGE: Final = _HERE.parent / "docs" / "reliability.md"
 _FAULTS: Final = {
     "node.crashed": "a node killed, as by SIGKILL",
     "node.paused": "a node stopped for up to 12 s, as by SIGSTOP",
+    "node.drained": "a node told to stop in the middle of its work, as by SIGTERM",
+    "node.all_crashed": "all nodes killed at once",
+    "node.isolated": "a node that did not reach the store, and its clients did reach it",
+    "node.hidden": "a node that no client reached, and it did reach the store",
+    "owner.took_over": "another node took over",
+    "owner.handed_over": "of these, from one that had stopped in order",
+    "owner.stale_resumed": "an owner that woke up when another one had taken over",
     "partition.stolen": "a partition claimed by a rival while its owner lived",
     "server.killed": "the store's server killed",
     "server.failed_over": "the store's server replaced by a standby",

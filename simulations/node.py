@@ -20,8 +20,8 @@ from simulations.gate import Gate
 class MortalClock(TrioClock):
     """Nobody wakes in a process that stands still."""
 
-    def __init__(self, gate: Gate, offset: Duration) -> None:
-        super().__init__(offset=offset)
+    def __init__(self, gate: Gate, offset: Duration, rate: float = 1.0) -> None:
+        super().__init__(offset=offset, rate=rate)
         self._gate = gate
 
     async def sleep(self, duration: Duration) -> None:

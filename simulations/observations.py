@@ -53,6 +53,18 @@ class Push:
 
 
 @attrs.frozen
+class Reading:
+    """What a client was told of a partition's counters, as of a position."""
+
+    client: str
+    partition: int
+    position: int
+    """Of the record to come: what was before it is in the counters."""
+    called: float
+    returned: float
+
+
+@attrs.frozen
 class Hunger:
     """A client that had room and nothing to do, and whose connection stood all the time."""
 
@@ -80,6 +92,7 @@ class Observations:
     productions: list[Production] = attrs.Factory(list)
     pushes: list[Push] = attrs.Factory(list)
     settlements: list[Settlement] = attrs.Factory(list)
+    readings: list[Reading] = attrs.Factory(list)
     tokens: list[str] = attrs.Factory(list)
     """Of every reservation that anybody was given; hostile clients draw from them."""
     stolen: dict[tuple[int, int], None] = attrs.Factory(dict)

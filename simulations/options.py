@@ -7,6 +7,8 @@ from typing import Any, Final
 import attrs
 
 PROFILES: Final = ("swarm", "dense")
+_SEVERAL_NODES: Final = 0.2
+"""Share of the runs that have them."""
 
 
 @attrs.frozen(kw_only=True)
@@ -21,12 +23,16 @@ class Options:
     heal_restarts: bool = True
     """The node begins phase two with a new life, else as it is by then."""
     latency_us: int = 0
+    nodes: int = 1
+    """Nodes on the one store: the first in line owns, the others stand by."""
     queues: int = 1
     partitions: int = 1
     producers: int = 2
     consumers: int = 3
     askers: int = 0
     """Clients that reserve by request, parked or not."""
+    readers: int = 0
+    """Clients that look at the queues' counters."""
     hostiles: int = 0
     """Clients that settle what is not theirs, with stale and forged tokens."""
     produce_rate: float = 40.0
@@ -49,6 +55,14 @@ class Options:
     """The store's server is killed and comes back: what it was writing is not written, and nobody is told."""
     takeover_rate: float = 0.0
     """A rival claims a partition while its owner lives."""
+    drain_rate: float = 0.0
+    """A node is told to stop: it hands over what it owns."""
+    isolate_rate: float = 0.0
+    """A node does not reach the store for a while; its clients reach it."""
+    hide_rate: float = 0.0
+    """A node is out of its clients' reach for a while, and reaches the store."""
+    blackout_rate: float = 0.0
+    """All nodes are killed at once."""
     cut_rate: float = 0.0
     hold_rate: float = 0.0
     """A link carries nothing for a while; then it goes on or breaks."""
@@ -93,7 +107,7 @@ class Options:
             drawn = dice.random()
             return value if profile == "dense" or drawn < 0.45 else 0.0
 
-        return cls(
+        drawn = cls(
             seed=seed,
             heal_restarts=dice.random() < 0.5,
             latency_us=dice.choice((0, 200, 2_000, 20_000)),
@@ -137,6 +151,34 @@ class Options:
             partial=maybe(0.2),
             duplicate=maybe(0.2),
             payload_memory=dice.choice((1_000, 1 << 20)),
+        )
+        return drawn._with_nodes(profile)
+
+    def _with_nodes(self, profile: str) -> "Options":
+        """A share of the runs has several nodes. Drawn apart, so that the others are what they were."""
+        dice = Random(f"nodes/{self.seed}")
+        nodes = dice.choice((2, 2, 3)) if dice.random() < _SEVERAL_NODES else 1
+        if nodes == 1:
+            return attrs.evolve(self, readers=int(dice.random() < 0.2))
+
+        def maybe(value: float) -> float:
+            return value if profile == "dense" or dice.random() < 0.5 else 0.0
+
+        return attrs.evolve(
+            self,
+            nodes=nodes,
+            readers=dice.choice((1, 2)),
+            # A lease has to end in it, and another one.
+            safety_seconds=dice.choice((20.0, 35.0)),
+            produce_rate=min(self.produce_rate, 10.0),
+            crash_rate=maybe(dice.choice((0.05, 0.2, 1.0))),
+            pause_rate=maybe(dice.choice((0.1, 0.3))),
+            restart_rate=self.restart_rate / 5,
+            takeover_rate=self.takeover_rate / 4,
+            drain_rate=maybe(dice.choice((0.05, 0.2))),
+            isolate_rate=maybe(dice.choice((0.1, 0.3))),
+            hide_rate=maybe(0.1),
+            blackout_rate=maybe(0.05),
         )
 
     def text(self) -> str:

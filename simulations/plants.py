@@ -10,16 +10,19 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final, TypeAlias
 
 import attrs
+import trio
 
 from querator.actors import claim as claiming
 from querator.actors import partition as partitions
 from querator.actors.alarms import Alarms
 from querator.actors.broker import Broker
 from querator.actors.buckets import BucketService
+from querator.actors.ownership import Ownership
 from querator.actors.partition import PartitionActor
 from querator.actors.payloads import PayloadService
 from querator.actors.supervisor import Supervisor
 from querator.actors.writer import LogWriter
+from querator.app import Application
 from querator.client.connection import Connector
 from querator.core import commands as cmd
 from querator.core import decide as deciding
@@ -33,9 +36,12 @@ from querator.core.ids import SECOND, Duration, Instant, ItemNumber
 from querator.core.state import PartitionState
 from querator.env.virtual import SeededRng
 from querator.errors import AppendOutcomeUnknown
+from querator.log.lease import NodeLease
+from querator.log.line import Role, Standing
 from querator.log.records import Record, Tail
 from querator.log.store import LogStore, Verdict
 from querator.log.witness import Witness
+from simulations.nodes import NodeRows
 
 Patch: TypeAlias = Callable[[object, str, Any], None]
 """Replace an attribute (of a module, a class) or an entry of a dict, for now."""
@@ -527,3 +533,63 @@ def snapshot_is_not_read_back(patch: Patch) -> None:
 def clients_storm(patch: Patch) -> None:
     """A client that lost its connection calls again at once."""
     patch(Connector, "_delay", lambda _self, _failures: Duration(1_000))
+
+
+# --- several nodes --------------------------------------------------------------------------------
+
+
+@plant
+def standby_does_not_wait(patch: Patch) -> None:
+    """Who joins the line owns at once, and claims without reading what the other one writes meanwhile."""
+    original = NodeLease.renew
+
+    async def renew(self: NodeLease) -> Standing:
+        await original(self)
+        self._standing = attrs.evolve(self._standing, role=Role.OWNER)
+        return self.standing()
+
+    patch(NodeLease, "renew", renew)
+    claim_without_the_final_tail(patch)
+
+
+@plant
+def stale_owner_answers(patch: Patch) -> None:
+    """An owner goes on answering until it hears that it is none."""
+
+    def may_decide(self: Ownership) -> rep.Rejected | None:
+        return None if self.is_owner else self.not_owner()
+
+    patch(Ownership, "may_decide", may_decide)
+
+
+@plant
+def first_in_line_owns(patch: Patch) -> None:
+    """Order in the line is enough to own, although others may not have seen it."""
+    patch(NodeRows, "_may_own", lambda _self, _place: True)
+
+
+@plant
+def drain_acknowledges_what_is_not_written(patch: Patch) -> None:
+    """A node that is told to stop answers all that waits for the log, and writes it no more."""
+    original = Application.stop
+
+    async def stop(self: Application, to: str = "") -> None:
+        for actor in list(self.node.broker.actors.values()):
+            for batch in (actor._in_flight, actor._pending):
+                for requester, delivery in batch.parcels if batch is not None else ():
+                    requester.deliver([delivery])
+            actor.close(rep.Code.OUTCOME_UNKNOWN, "the server stops")
+        await original(self, to)
+
+    patch(Application, "stop", stop)
+
+
+@plant
+def drained_node_keeps_its_place(patch: Patch) -> None:
+    """A node that stopped in order is waited for as if it had been killed."""
+
+    async def leave(self: NodeLease) -> None:
+        self._standing = Standing(Role.STANDBY)
+        await trio.lowlevel.checkpoint()
+
+    patch(NodeLease, "leave", leave)

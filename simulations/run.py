@@ -129,6 +129,7 @@ async def judge(world: World, without: Sequence[str] = ()) -> list[str]:
     for history in histories.values():
         world.trace.marks.update(f"item.{step.what}" for step in history.steps)
         world.trace.marks.update({f"log.{name}": number for name, number in history.kinds.items()})
+    world.facts.writers = world.disk.writers
     evidence = Evidence(
         world.terms,
         world.seen,

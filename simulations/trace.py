@@ -12,7 +12,7 @@ import trio
 
 LEGEND: Final = """\
    seconds  who         what                detail
-  seconds: virtual, since the start; who: a life of the node (n1, n2, ...), a client, or "mark";
+  seconds: virtual, since the start; who: a life of a node (n1, or a1, b1, ...), a client, or "mark";
   what: append (partition:position, and its fate), up (and how wrong its clock is), received
   (partition.reservation xitems), acknowledged (partition.first xitems), healed; marks name what struck"""
 

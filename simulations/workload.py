@@ -1,6 +1,6 @@
 """Clients of a run: the production client library over simulated links; honest, slow, silent and hostile."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from random import Random
 from typing import Self
@@ -20,27 +20,38 @@ from querator.client.batches import Batch
 from querator.env import Env
 from querator.env.virtual import MemoryNetwork
 from querator.protocol.tokens import decode_token
-from simulations.observations import Hunger, Observations, Production, Push, Settlement
+from simulations.observations import Hunger, Observations, Production, Push, Reading, Settlement
 from simulations.options import Options
 from simulations.trace import Trace
 
-HOST = "server"
 PORT = 2319
-ADDRESS = f"ws://{HOST}:{PORT}"
 _HEALED_WINDOW = 1_000
+
+
+def addresses(hosts: Sequence[str]) -> str:
+    """Of the nodes on these hosts, as a client is given them."""
+    return ",".join(f"ws://{host}:{PORT}" for host in hosts)
 
 
 class Workload:
     """All clients of a run; ``heal`` makes them honest."""
 
-    def __init__(self, options: Options, trace: Trace, seen: Observations, network: MemoryNetwork) -> None:
+    def __init__(
+        self, options: Options, trace: Trace, seen: Observations, network: MemoryNetwork, hosts: Sequence[str]
+    ) -> None:
         self._options = options
         self._trace = trace
         self._seen = seen
         self._network = network
+        self._hosts = hosts
         self.is_healed = False
         self.produced_all = trio.Event()
         self._producing = options.producers
+
+    def _addresses(self, number: int) -> str:
+        """All nodes, each client beginning with another one."""
+        first = number % len(self._hosts)
+        return addresses([*self._hosts[first:], *self._hosts[:first]])
 
     def _dice(self, what: str, number: int) -> Random:
         return Random(f"{self._options.seed}/{what}/{number}")
@@ -56,7 +67,7 @@ class Workload:
         while trio.current_time() < end and calls_made < most:
             try:
                 async with (
-                    connect(ADDRESS, client=f"p{number}", env=env) as client,
+                    connect(self._addresses(number), client=f"p{number}", env=env) as client,
                     trio.open_nursery() as calls,
                 ):
                     while trio.current_time() < end and calls_made < most:
@@ -162,13 +173,16 @@ class Workload:
 
     async def _consume(self, env: Env, dice: Random, name: str, life: int, scope: trio.CancelScope) -> None:
         options = self._options
-        queue = f"q{int(name.rpartition('-')[2]) % options.queues}"
+        number = int(name.rpartition("-")[2])
+        queue = f"q{number % options.queues}"
         window = _HEALED_WINDOW if self.is_healed else dice.choice((1, 2, 10, 100))
         batch_max = dice.choice((1, 4, 50))
         held = dice.random() < 0.7
         asked = trio.current_time()
         async with (
-            connect(ADDRESS, client=f"{name}.{life}", env=env, reconnect_timeout=None) as client,
+            connect(
+                self._addresses(number), client=f"{name}.{life}", env=env, reconnect_timeout=None
+            ) as client,
             client.consume(queue, window=window, batch=batch_max, held=held) as items,
         ):
             holding: list[Batch] = []
@@ -183,7 +197,8 @@ class Workload:
                         self._trace.mark("consumer.vanished")
                         if dice.random() < 0.5:
                             # Like a process that was killed: no goodbye.
-                            self._network.cut(HOST, name)
+                            for host in self._hosts:
+                                self._network.cut(host, name)
                             scope.cancel()
                         break
                     await self._work(dice, batch)
@@ -206,7 +221,9 @@ class Workload:
         name = f"asker-{number}"
         while True:
             try:
-                async with connect(ADDRESS, client=name, env=env, reconnect_timeout=None) as client:
+                async with connect(
+                    self._addresses(number), client=name, env=env, reconnect_timeout=None
+                ) as client:
                     while True:
                         asked = trio.current_time()
                         queue = f"q{dice.randrange(options.queues)}"
@@ -227,6 +244,32 @@ class Workload:
                 self._trace.mark(f"asker.{type(group.exceptions[0]).__name__}")
             await trio.sleep(dice.uniform(0.05, 0.5))
 
+    async def reader(self, env: Env, number: int) -> None:
+        """Look at the queues' counters, wherever somebody answers."""
+        options, dice = self._options, self._dice("reader", number)
+        name = f"reader-{number}"
+        while True:
+            try:
+                async with connect(
+                    self._addresses(number), client=name, env=env, reconnect_timeout=None
+                ) as client:
+                    while True:
+                        await self._read(client, name, f"q{dice.randrange(options.queues)}")
+                        await trio.sleep(dice.choice((0.01, 0.1, 0.4)))
+            except* Rejected as group:
+                self._trace.mark(f"reader.{group.exceptions[0]!s}")
+            except* ClientError as group:
+                self._trace.mark(f"reader.{type(group.exceptions[0]).__name__}")
+            await trio.sleep(dice.uniform(0.05, 0.5))
+
+    async def _read(self, client: Client, name: str, queue: str) -> None:
+        called = trio.current_time()
+        report = await client.stats(queue)
+        self._seen.readings += [
+            Reading(name, part["partition"], part["position"], called, trio.current_time())
+            for part in report.partitions
+        ]
+
     async def rescuer(self, env: Env, number: int) -> None:
         """Once all is healed: an honest, fast consumer with credit, so that an end is possible at all."""
         name, dice = f"rescuer-{number}", self._dice("rescuer", number)
@@ -234,7 +277,7 @@ class Workload:
             asked = trio.current_time()
             try:
                 async with (
-                    connect(ADDRESS, client=name, env=env, reconnect_timeout=None) as client,
+                    connect(self._addresses(number), client=name, env=env, reconnect_timeout=None) as client,
                     client.consume(f"q{number}", window=_HEALED_WINDOW, batch=200) as items,
                 ):
                     with self._hungry(name, f"q{number}") as hunger:

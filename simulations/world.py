@@ -1,72 +1,60 @@
 """One run: a node (and its rivals) on a simulated store, clients on simulated links, a nemesis."""
 
-from collections.abc import Awaitable, Callable
-from functools import partial
-from pathlib import Path
-from random import Random
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import attrs
 import trio
 
-from querator.actors.claim import claim
-from querator.actors.node import NodeOptions
 from querator.actors.partition import PartitionActor
-from querator.app import Application, AppOptions, open_application
+from querator.app import Application
 from querator.core.catalog.commands import CreateQueue
-from querator.core.ids import SECOND, Duration, QueueName
-from querator.core.limits import BUCKET_BYTES, RECONNECT_DELAY_MAX, SESSION_GRACE
+from querator.core.ids import CATALOG_PARTITION, SECOND, Duration, QueueName
+from querator.core.limits import SESSION_GRACE
 from querator.core.policy import Ordering
 from querator.core.snapshot import state_hash
-from querator.env import Env, seconds
-from querator.env.virtual import MemoryFiles, MemoryNetwork, MemoryStream, virtual_env
-from querator.errors import LogError
-from querator.log.store import LogStore
-from querator.log.witness import Witness, WitnessedLog
+from querator.env import Env
+from querator.env.virtual import MemoryNetwork, MemoryStream, virtual_env
 from simulations.checkers.evidence import Facts, Sighting, Terms
-from simulations.disk import DrawnFaults, SimulatedDisk, SimulatedLog
-from simulations.gate import Gate
+from simulations.disk import SimulatedDisk
 from simulations.hostile import Hostile
-from simulations.node import MortalClock, MortalNet, MortalStream
+from simulations.machine import DRIFT, Machine
+from simulations.nemesis import Nemesis
+from simulations.nodes import NodeRows
 from simulations.observations import Observations
 from simulations.options import Options
 from simulations.trace import Trace
-from simulations.workload import ADDRESS, HOST, PORT, Workload
+from simulations.watch import Watch
+from simulations.workload import Workload
 
 DEAD_QUEUE: Final = "dead"
-_WITNESS_FILE: Final = Path("data/witness.json")
-
-
-_RECONNECT: Final = seconds(RECONNECT_DELAY_MAX) + 3.0
-"""Seconds after which a client whose connection broke has another one, and its subscriptions."""
-
-
-_START_AGAIN: Final = 0.1
-"""Seconds until a node that could not start is started again."""
 
 
 class CountingNetwork(MemoryNetwork):
-    """Remembers when clients called."""
+    """Remembers when clients called, and can hide a host from them."""
 
-    def __init__(self, latency: Duration, facts: Facts) -> None:
+    def __init__(self, latency: Duration, facts: Facts, clients: Sequence[str]) -> None:
         super().__init__(latency)
         self._facts = facts
+        self._clients = clients
+        self._hidden: dict[str, str] = {}
+        """Host to the kind of clients that reach it all the same."""
+
+    def hide(self, host: str, *, but: str = "-") -> None:
+        """No client reaches it any more, but those whose name begins so."""
+        self._hidden[host] = but
+        for client in self._clients:
+            if not client.startswith(but):
+                self.cut(host, client)
+
+    def show(self, host: str) -> None:
+        """It can be reached again."""
+        self._hidden.pop(host, None)
 
     def connect(self, source: str, target: str, port: int) -> MemoryStream:
         self._facts.connects.append(trio.current_time())
+        if target in self._hidden and not source.startswith(self._hidden[target]):
+            raise ConnectionRefusedError(f"no way from {source} to {target}")
         return super().connect(source, target, port)
-
-
-@attrs.define(eq=False)
-class Life:
-    """One life of the node, from start to crash."""
-
-    name: str
-    gate: Gate
-    faults: DrawnFaults
-    net: MortalNet
-    began_at: float
-    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
 
 
 class World:
@@ -77,135 +65,83 @@ class World:
         self.trace = trace
         self.disk = SimulatedDisk()
         self.facts = Facts()
-        self.network = CountingNetwork(Duration(options.latency_us), self.facts)
+        self.hosts: list[str] = []
+        """Of the clients."""
+        self.network = CountingNetwork(Duration(options.latency_us), self.facts, self.hosts)
         self.seen = Observations()
         self.terms = Terms(
             grace=SESSION_GRACE,
             latency=options.latency_us / 1_000_000,
-            skew=2 * options.clock_skew_us,
+            skew=2 * options.clock_skew_us + self._drift,
         )
-        self.workload = Workload(options, trace, self.seen, self.network)
+        self.machines = [Machine(self, host, number) for number, host in enumerate(_hosts(options.nodes))]
+        places = [machine.host for machine in self.machines]
+        self.workload = Workload(options, trace, self.seen, self.network, places)
         self.hostiles = [
-            Hostile(options, trace, self.seen, ADDRESS, number) for number in range(options.hostiles)
+            Hostile(options, trace, self.seen, places, number) for number in range(options.hostiles)
         ]
-        self.dice = Random(f"{options.seed}/nemesis")
-        self.application: Application | None = None
         self.is_healed = False
         self.keyed: set[int] = set()
         """Partitions that are ordered by key."""
         self.server: trio.Nursery | None = None
         """Where the store's server runs, which no crash of a node reaches."""
-        self._hosts: list[str] = []
-        self._files = MemoryFiles(holder=HOST)
-        self._lives = 0
-        self._life: Life | None = None
-        self._crashed_at: float | None = None
-        self._up = trio.Event()
-        self._down = trio.Event()
+        self.nodes = NodeRows(self.disk)
+        self.watch = Watch(self)
 
-    # --- the node ----------------------------------------------------------------------------------
+    # --- the nodes ---------------------------------------------------------------------------------
 
-    async def serve(self, nursery: trio.Nursery) -> None:
-        """Live, crash, live again. What is left of a life unwinds beside the next one."""
-        while True:
-            self._down = trio.Event()
-            life = self._begin_life()
-            nursery.start_soon(self._live, life)
-            await self._down.wait()
-            self.trace.mark("node.crashed")
-            self.application = None
-            if self._up.is_set():
-                # Else somebody waits for it, be it for the next life.
-                self._up = trio.Event()
-            await trio.sleep(self.dice.choice((0.0, 0.01, 0.3)) if not self.is_healed else 0.0)
+    @property
+    def application(self) -> Application | None:
+        """The node's; of several: of the one that owns, as far as anybody can tell."""
+        if len(self.machines) == 1:
+            return self.machines[0].application
+        owner = self.owner()
+        return owner.application if owner is not None else None
 
-    def _begin_life(self) -> Life:
+    def owner(self) -> Machine | None:
+        """One that says that it owns, and that nothing keeps from it."""
+        return next((machine for machine in self.machines if machine.is_able and machine.owns), None)
+
+    @property
+    def last_owner(self) -> str:
+        """Whose record is the last one in the catalog; "": nobody's yet."""
+        tail = (
+            self.disk.partitions[CATALOG_PARTITION].tail
+            if CATALOG_PARTITION in self.disk.partitions
+            else None
+        )
+        return self.disk.writers.get((CATALOG_PARTITION, tail.position), "") if tail is not None else ""
+
+    @property
+    def _drift(self) -> int:
+        """Microseconds by which two clocks that run differently can come to differ."""
         options = self.options
-        self._lives += 1
-        name = f"n{self._lives}"
-        gate = Gate()
-        faults = DrawnFaults(options, Random(f"{options.seed}/disk/{name}"), self.trace, self.facts)
-        faults.is_healed = self.is_healed
-        split = Random(f"{options.seed}/split/{name}") if options.split and not self.is_healed else None
-        net = MortalNet(self.network, HOST, gate, split)
-        self._life = Life(name, gate, faults, net, trio.current_time())
-        return self._life
+        if options.nodes == 1 or not options.clock_skew_us:
+            return 0
+        return round(2 * DRIFT * 1_000_000 * (options.safety_seconds + options.liveness_seconds))
 
-    async def _live(self, life: Life) -> None:
-        options = self.options
-        skew = options.clock_skew_us
-        offset = Duration(self.dice.randint(-skew, skew) if skew and not self.is_healed else 0)
-        env = attrs.evolve(
-            virtual_env(
-                seed_of(options.seed, self._lives),
-                HOST,
-                files=self._files,
-                clock=MortalClock(life.gate, offset),
-            ),
-            net=life.net,
-        )
-        app_options = AppOptions(
-            host=HOST,
-            port=PORT,
-            node=NodeOptions(
-                name=life.name,
-                payload_memory=options.payload_memory,
-                bucket_bytes=options.bucket_bytes or BUCKET_BYTES,
-                # No draw, so that a seed is the same run with its inputs and without.
-                record_inputs=options.seed % 2 == 0,
-            ),
-            secret=b"shared by all lives of this node",
-        )
-        with life.scope:
-            try:
-                store = self._store(life, env)
-                async with (
-                    trio.open_nursery() as nursery,
-                    open_application({"memory": store}, env, app_options) as application,
-                ):
-                    if isinstance(store, WitnessedLog):
-                        nursery.start_soon(store.witness.run)
-                    application.node.broker.halted = self._halted
-                    await self._create_queues(application)
-                    self.application = application
-                    self._note_up(life, offset)
-                    await trio.sleep_forever()
-            except* LogError as group:
-                self.trace.note(life.name, "down", type(group.exceptions[0]).__name__)
-                await trio.sleep(_START_AGAIN)
-                self.kill(life)
-
-    def _store(self, life: Life, env: Env) -> LogStore:
-        store = SimulatedLog(
-            env,
-            self.disk,
-            self._server(),
-            gate=life.gate,
-            faults=life.faults,
-            trace=self.trace,
-            facts=self.facts,
-            who=life.name,
-        )
-        return WitnessedLog(store, Witness(env, _WITNESS_FILE)) if self.options.witness else store
-
-    def _server(self) -> trio.Nursery:
+    def running(self) -> trio.Nursery:
+        """Where the store's server runs."""
         if self.server is None:
-            raise RuntimeError("the store's server does not run: see World.running")
+            raise RuntimeError("the store's server does not run: see World.server")
         return self.server
 
-    def _note_up(self, life: Life, offset: Duration) -> None:
-        now = trio.current_time()
-        self.trace.note(life.name, "up", f"clock {offset:+} us")
-        self.facts.opened.append((life.began_at, now))
-        if self._crashed_at is not None:
-            self.trouble("crash", since=self._crashed_at, lasts=1.0)
-            self._crashed_at = None
-        self._up.set()
-
-    def _halted(self, actor: PartitionActor, fault: str) -> None:
+    def halted(self, actor: PartitionActor, fault: str) -> None:
         self.facts.halted.append(f"partition {actor.partition} halted: {fault}")
 
-    async def _create_queues(self, application: Application) -> None:
+    async def administer(self, application: Application) -> None:
+        """Create the queues as soon as this node owns, if nobody has."""
+        while len(self.terms.queue_of) < self._partitions_expected:
+            if application.node.ownership.is_deciding:
+                await self.create_queues(application)
+            await trio.sleep(0.1)
+
+    @property
+    def _partitions_expected(self) -> int:
+        return self.options.queues * self.options.partitions + self.options.dead_queue
+
+    async def create_queues(self, application: Application) -> None:
+        """Those that are not there; and note what was agreed on."""
         options = self.options
         catalog = application.node.catalog
         if options.dead_queue and QueueName(DEAD_QUEUE) not in catalog.catalog.queues:
@@ -233,21 +169,8 @@ class World:
                         self.keyed.add(part.id)
 
     def crash(self) -> None:
-        """As SIGKILL, and the next life begins."""
-        if self._life is not None and not self._life.gate.is_severed:
-            self.kill(self._life)
-
-    def kill(self, life: Life) -> None:
-        """First nothing gets out any more, then the tasks end."""
-        life.gate.sever()
-        life.gate.resume()
-        life.net.sever(self._hosts)
-        life.scope.cancel()
-        if life is self._life:
-            self._files.lose_power()
-            if self._crashed_at is None:
-                self._crashed_at = trio.current_time()
-            self._down.set()
+        """Whoever owns, as by SIGKILL; the next life begins."""
+        (self.owner() or self.machines[0]).crash()
 
     def trouble(self, what: str, *, since: float | None = None, lasts: float = 0.0) -> None:
         """Something may be late, from then until so long after now."""
@@ -258,9 +181,12 @@ class World:
 
     def look(self) -> None:
         """Write down the states of partitions that have nothing undecided, to compare with the log's."""
-        if self.application is None:
-            return
-        for actor in self.application.node.broker.actors.values():
+        for machine in self.machines:
+            if machine.application is not None:
+                self._look_at(machine.application)
+
+    def _look_at(self, application: Application) -> None:
+        for actor in application.node.broker.actors.values():
             state = actor.state
             if not actor.is_open or actor.has_pending or state.position != actor.tail + 1:
                 continue
@@ -279,109 +205,6 @@ class World:
             self.facts.sightings.append(seen)
             self.trace.marks["state.seen"] += 1
 
-    # --- the nemesis -----------------------------------------------------------------------------
-
-    async def _strike(self, rate: float, what: str, deed: Callable[[Random], Awaitable[None]]) -> None:
-        if rate:
-            dice = Random(f"{self.options.seed}/{what}")
-            while True:
-                await trio.sleep(dice.expovariate(rate))
-                await deed(dice)
-
-    async def _crash(self, dice: Random) -> None:
-        del dice
-        self.crash()
-
-    async def _cut(self, dice: Random) -> None:
-        if self.network.cut(HOST, dice.choice(self._hosts)):
-            self.trace.mark("link.cut")
-            self.trouble("cut", lasts=_RECONNECT)
-
-    async def _hold(self, dice: Random) -> None:
-        links = self._life.net.links if self._life is not None else []
-        if not links:
-            return
-        link = dice.choice(links)
-        link.link.pause()
-        self.trace.mark("link.held")
-        lasts, breaks = dice.choice((0.1, 1.0, 12.0)), dice.random() < 0.3
-        self.trouble("hold", lasts=lasts + _RECONNECT)
-        self._server().start_soon(self._release, link, lasts, breaks)
-
-    async def _release(self, link: MortalStream, lasts: float, breaks: bool) -> None:
-        await trio.sleep(lasts)
-        if breaks:
-            link.inner.cut()
-        link.link.resume()
-
-    async def _pause(self, dice: Random) -> None:
-        life = self._life
-        if life is None or life.gate.is_severed:
-            return
-        self.trace.mark("node.paused")
-        since = trio.current_time()
-        life.gate.pause()
-        lasts = dice.choice((0.05, 1.0, 4.0, 12.0))
-        if dice.random() < 0.5:
-            await trio.sleep(lasts / 2)
-            await self._take_over(dice)
-            lasts /= 2
-        await trio.sleep(lasts)
-        life.gate.resume()
-        self.trouble("pause", since=since, lasts=_RECONNECT)
-
-    async def _restart(self, dice: Random) -> None:
-        disk = self.disk
-        self.trace.mark("server.killed")
-        disk.is_down = True
-        disk.abort_all()
-        lasts = dice.choice((0.01, 0.5, 2.0))
-        self.trouble("restart", lasts=lasts + 3.0)
-        await trio.sleep(lasts)
-        disk.is_down = False
-
-    async def _snapshot(self, dice: Random) -> None:
-        if self.application is not None:
-            node = self.application.node
-            actors = list(node.broker.actors.values())
-            if actors:
-                self.trace.mark("snapshot.asked")
-                await node.snapshots.take(dice.choice(actors))
-
-    async def _turn_over(self, dice: Random) -> None:
-        """History is closed by size every ten seconds; here an operator does it in between, and drops it."""
-        if self.application is None:
-            return
-        buckets = self.application.node.buckets
-        try:
-            if dice.random() < 0.5:
-                await buckets.roll("memory")
-            else:
-                await buckets.prune("memory", buckets_kept=1)
-        except LogError:
-            self.trace.mark("bucket.unavailable")
-
-    async def _take_over(self, dice: Random) -> None:
-        """A rival claims a partition while the owner lives: the owner must notice, and never lie."""
-        env = virtual_env(seed_of(self.options.seed, dice.randrange(1 << 30)), "rival")
-        store = SimulatedLog(env, self.disk, self._server())
-        asked = trio.current_time()
-        try:
-            partitions = [partition for partition in await store.partitions() if partition]
-            if not partitions:
-                return
-            chosen = dice.choice(partitions)
-            await claim(store, env, chosen, node="rival")
-        except LogError:
-            return
-        self.facts.claims.append((chosen, asked, trio.current_time(), "a rival"))
-        self.trace.mark("partition.stolen")
-        self.trouble("takeover", since=asked, lasts=3.0)
-
-    async def _look_now_and_then(self, dice: Random) -> None:
-        del dice
-        self.look()
-
     # --- the run ---------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -390,38 +213,36 @@ class World:
             await self.start(nursery)
             with trio.move_on_after(self.options.safety_seconds):
                 async with trio.open_nursery() as nemesis:
-                    self._begin_to_strike(nemesis)
+                    Nemesis(self).begin(nemesis)
                     nemesis.start_soon(trio.sleep_forever)
             self.heal(nursery)
             await self.wait_done()
             self.look()
+            self.watch.end()
             nursery.cancel_scope.cancel()
 
     async def start(self, nursery: trio.Nursery) -> None:
         """The node is up, and clients are at work."""
         options, workload = self.options, self.workload
         self.server = nursery
-        nursery.start_soon(self.serve, nursery)
-        await self._up.wait()
+        for machine in self.machines:
+            nursery.start_soon(machine.serve, nursery)
+        if len(self.machines) > 1:
+            nursery.start_soon(self.watch.run)
+        await self._wait_up()
         self._start(nursery, "producer", options.producers, workload.producer)
         self._start(nursery, "consumer", options.consumers, workload.consumer)
         self._start(nursery, "asker", options.askers, workload.asker)
         self._start(nursery, "hostile", options.hostiles, self._hostile)
+        self._start(nursery, "reader", options.readers, workload.reader)
 
-    def _begin_to_strike(self, nemesis: trio.Nursery) -> None:
-        options = self.options
-        for what, rate, deed in (
-            ("crash", options.crash_rate, self._crash),
-            ("cut", options.cut_rate, self._cut),
-            ("hold", options.hold_rate, self._hold),
-            ("pause", options.pause_rate, self._pause),
-            ("restart", options.restart_rate, self._restart),
-            ("takeover", options.takeover_rate, self._take_over),
-            ("snapshot", options.snapshots_rate, self._snapshot),
-            ("buckets", 1.0 if options.bucket_bytes else 0.0, self._turn_over),
-            ("look", 0.4, self._look_now_and_then),
-        ):
-            nemesis.start_soon(partial(self._strike, rate, what, deed))
+    async def _wait_up(self) -> None:
+        """Until there is a node that has the queues."""
+        if len(self.machines) == 1:
+            await self.machines[0].up.wait()
+            return
+        while self.owner() is None or len(self.terms.queue_of) < self._partitions_expected:
+            await trio.sleep(0.1)
 
     async def _hostile(self, env: Env, number: int) -> None:
         await self.hostiles[number].run(env)
@@ -431,7 +252,7 @@ class World:
     ) -> None:
         for number in range(count):
             host = f"{what}-{number}"
-            self._hosts.append(host)
+            self.hosts.append(host)
             self.seen.clients += 1
             env = virtual_env(self.options.seed, host, network=self.network)
             nursery.start_soon(work, env, number, name=host)
@@ -446,11 +267,11 @@ class World:
             hostile.is_healed = True
         self.facts.healed_at = trio.current_time()
         # Zombies may still commit.
-        if self.options.heal_restarts:
-            self.crash()
-        elif self._life is not None:
-            self._life.faults.is_healed = True
-            self._life.gate.resume()
+        for machine in self.machines:
+            self.network.show(machine.host)
+            if self.options.heal_restarts:
+                machine.crash()
+            machine.heal()
         self._start(nursery, "rescuer", self.options.queues, self.workload.rescuer)
 
     async def wait_done(self) -> None:
@@ -459,7 +280,7 @@ class World:
         with trio.move_on_after(self.options.liveness_seconds) as scope:
             await self.workload.produced_all.wait()
             while not self.facts.halted:
-                await self._up.wait()
+                await self._wait_up()
                 left = self._left()
                 if not left:
                     return
@@ -502,9 +323,5 @@ class World:
         return "; ".join(texts)
 
 
-def seed_of(*numbers: int) -> int:
-    """A seed from numbers, the same in every process."""
-    value = 0
-    for number in numbers:
-        value = (value * 1_000_003 + number + 12_345) % (1 << 61)
-    return value
+def _hosts(nodes: int) -> list[str]:
+    return ["server"] if nodes == 1 else [chr(ord("a") + number) for number in range(nodes)]

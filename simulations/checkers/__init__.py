@@ -21,6 +21,7 @@ from simulations.checkers.no_phantom import check_no_phantom
 from simulations.checkers.no_silent_loss import check_no_silent_loss
 from simulations.checkers.one_holder import check_one_holder
 from simulations.checkers.order import check_order
+from simulations.checkers.owned import check_owned
 from simulations.checkers.owners import check_owners
 from simulations.checkers.punctual import check_punctual
 from simulations.checkers.schedule import check_schedule
@@ -49,6 +50,7 @@ CHECKERS: dict[str, Callable[[Evidence], list[str]]] = {
     "no_silent_loss": check_no_silent_loss,
     "delivered": check_delivered,
     "claimed": check_claimed,
+    "owned": check_owned,
     "punctual": check_punctual,
     "converged": check_converged,
     "storms": check_storms,

@@ -55,6 +55,12 @@ class Facts:
     """(partition, asked, done, by whom) of claims that were waited for."""
     opened: list[tuple[float, float]] = attrs.Factory(list)
     """(a node's start, all its partitions open)."""
+    unowned: list[tuple[float, float]] = attrs.Factory(list)
+    """(from, to) of stretches in which none of several nodes owned, although one of them could have."""
+    handed_over: list[tuple[float, float]] = attrs.Factory(list)
+    """(an owner had stopped in order, another node owned that could have at once)."""
+    writers: Mapping[tuple[int, int], str] = attrs.Factory(dict)
+    """(partition, position) to the node that sent the record which was committed."""
     failures: list[float] = attrs.Factory(list)
     """Moments at which an append of a node's failed."""
     connects: list[float] = attrs.Factory(list)

@@ -2,7 +2,8 @@
 
 Every operation that was answered took effect at one place of the log, between its call and its answer:
 an answer never leaves before its record is committed, and where one operation was answered before another
-was called, the first stands earlier in the log. O(n log n).
+was called, the first stands earlier in the log. Readings, too: what was answered before is in them, whoever
+owned then, and whoever answers now. O(n log n).
 """
 
 from bisect import bisect_left
@@ -20,6 +21,8 @@ class Operation:
     returned: float
     place: tuple[int, int]
     what: str
+    waits_for: int | None = None
+    """The record that had to be committed before the answer, if that is not the one of its place."""
 
 
 def check_witness(evidence: Evidence) -> list[str]:
@@ -27,11 +30,12 @@ def check_witness(evidence: Evidence) -> list[str]:
     faults: list[str] = []
     for partition, operations in _operations(evidence).items():
         for operation in operations:
-            committed = evidence.committed(partition, operation.place[0])
+            record = operation.place[0] if operation.waits_for is None else operation.waits_for
+            committed = evidence.committed(partition, record)
             if committed is not None and operation.returned < committed:
                 faults.append(
                     f"S16: {operation.what} was answered at {operation.returned:.6f}, "
-                    f"committed at {committed:.6f} (record {operation.place[0]} of {partition})"
+                    f"committed at {committed:.6f} (record {record} of {partition})"
                 )
         faults += [f"S16: partition {partition}: {fault}" for fault in out_of_order(operations)]
     return faults
@@ -73,6 +77,18 @@ def _operations(evidence: Evidence) -> dict[int, list[Operation]]:
         if holding is not None:
             found[push.partition].append(
                 Operation(push.asked, push.received, (holding.position, 0), f"reservation {push.reservation}")
+            )
+    for reading in evidence.seen.readings:
+        if reading.partition in found:
+            found[reading.partition].append(
+                Operation(
+                    reading.called,
+                    reading.returned,
+                    # Before everything in the record to come, behind all that was committed.
+                    (reading.position, -1),
+                    f"{reading.client}'s reading",
+                    waits_for=reading.position - 1,
+                )
             )
     for settled in evidence.seen.settlements:
         history = evidence.histories.get(settled.partition)

@@ -20,8 +20,15 @@ def test_a_crash_at_each_fortieth_await_breaks_no_promise() -> None:
 
 @pytest.mark.parametrize("name", [name for name, scenario in SCENARIOS.items() if scenario.story is not None])
 def test_a_story_ends_well(name: str) -> None:
-    """A failover that loses something, one that loses nothing, a partition that halts beside others."""
+    """A failover that loses something, one that loses nothing, a partition that halts beside others; what may
+    happen to the one of several nodes that owns."""
     assert Case.draw(1, "", scenario=name).run().faults == ()
+
+
+@pytest.mark.parametrize("name", ["owner_drained", "owner_paused", "owner_cut_off"])
+def test_the_owner_of_a_story_is_followed(name: str) -> None:
+    """Else it would show nothing."""
+    assert Case.draw(2, "", scenario=name).run().marks["owner.took_over"]
 
 
 @pytest.mark.long

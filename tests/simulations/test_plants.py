@@ -2,14 +2,16 @@
 
 from itertools import chain
 
+import attrs
 import pytest
 
 from simulations.case import Case
-from simulations.search import all_plants, candidates, find_plants
+from simulations.search import FOCUS, all_plants, find_plants, focused
 from simulations.seeds import Finding, read_findings
 
 FINDINGS = {finding.plant: finding for finding in read_findings()}
 _TRIES = 12
+_TRIES_OF_RARE = 24
 
 
 def test_every_planted_bug_was_found_and_at_least_fifteen_are() -> None:
@@ -21,9 +23,10 @@ def test_every_planted_bug_was_found_and_at_least_fifteen_are() -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("plant", all_plants())
 def test_the_run_that_found_a_planted_bug_finds_it_again(plant: str) -> None:
-    """Or, where the program or the workload changed since, one of the first seeds does."""
+    """Or, where the program or the workload changed since, one of the first seeds does; rare ones with
+    options that bring them out."""
     finding = FINDINGS[plant]
-    tried = chain([finding.case], candidates(plant, _TRIES))
+    tried = chain([finding.case], focused(plant, _TRIES_OF_RARE if plant in FOCUS else _TRIES))
     assert any(case.run().code for case in tried)
 
 
@@ -35,6 +38,7 @@ def test_the_run_that_found_a_planted_bug_finds_it_again(plant: str) -> None:
         ("due_a_second_early", "schedule"),
         ("no_grace_after_a_restart", "deadlines"),
         ("one_attempt_too_many", "attempts"),
+        ("stale_owner_answers", "witness"),
         ("token_is_not_compared", "settling"),
         ("window_is_freed_twice", "bounds"),
     ],
@@ -43,7 +47,7 @@ def test_a_planted_bug_survives_without_its_checker(plant: str, checker: str) ->
     """So that checker is what finds it."""
     case = FINDINGS[plant].case
     assert case.run().code
-    assert not Case(options=case.options, plant=plant, without=(checker,)).run().code
+    assert not attrs.evolve(case, without=(checker,)).run().code
 
 
 @pytest.mark.long

@@ -18,7 +18,8 @@ import attrs
 from simulations.case import Case
 for seed in range(1, {} + 1):
     case = Case.draw(seed, "dense" if seed % 2 else "swarm")
-    case = case.evolve(attrs.evolve(case.options, safety_seconds=2.0))
+    # One of several nodes is followed by another one in ten seconds.
+    case = case.evolve(attrs.evolve(case.options, safety_seconds=2.0 if case.options.nodes == 1 else 12.0))
     outcome = case.run()
     print(outcome.digest, outcome.code)
 """
