@@ -7,7 +7,6 @@ completed in batches, by forty sessions, of five kinds, over three days, with so
 import argparse
 import os
 import random
-import resource
 import shutil
 import tempfile
 import time
@@ -18,6 +17,8 @@ from typing import Any
 import trio
 
 from benchmarks import live, postgres
+from benchmarks.processes import resident_bytes
+from benchmarks.resident import Resident
 from querator.analytics import connect
 from querator.analytics.compact import compact
 from querator.analytics.export import Exporter
@@ -139,8 +140,8 @@ QUESTIONS = (
 )
 
 
-def _rss_mib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+RESIDENT_MAX = 1 << 30
+"""Bytes, of all processes together."""
 
 
 def _cpu_seconds() -> float:
@@ -148,22 +149,19 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def _largest_child_mib() -> int:
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-
-
 async def measure(events: int, batch: int, directory: Path) -> None:
     """Print the figures of one size of batches."""
     print(f"# {events:,} events of items, {batch} items a batch, {PARTITIONS} partitions")
     started = time.perf_counter()
     store = await make_log(events, batch)
-    before = _rss_mib()
+    before = resident_bytes(os.getpid()) >> 20
     print(f"log made in {time.perf_counter() - started:.1f} s; resident {before} MiB, the log included")
     shutil.rmtree(directory, ignore_errors=True)
     started = time.perf_counter()
     env = real_env()
     spent = _cpu_seconds()
-    exported = await Exporter(env, [store], directory, workers=env.processes.cores).refresh()
+    with Resident() as exporting:
+        exported = await Exporter(env, [store], directory, workers=env.processes.cores).refresh()
     took = time.perf_counter() - started
     spent = _cpu_seconds() - spent
     print(
@@ -171,21 +169,33 @@ async def measure(events: int, batch: int, directory: Path) -> None:
         f" in {exported.rows:,} rows, {took:.1f} s; {spent / exported.items * 1e6:.2f} µs of CPU each"
     )
     started = time.perf_counter()
-    await compact(real_env(), directory)
+    with Resident() as compacting:
+        await compact(real_env(), directory)
     took = time.perf_counter() - started
     size = sum(path.stat().st_size for path in directory.glob("events/**/*.parquet"))
     print(f"compact     {took:14.2f} s")
     print(f"disk        {size / exported.items:14.3f} bytes/event   {size:,} bytes")
+    with Resident() as asking:
+        ask(directory)
+    found = {"exporting": exporting, "compacting": compacting, "asking": asking}
+    for what, resident in found.items():
+        print(f"resident    {resident.most >> 20:14,} MiB   {what}, {resident.processes} processes")
+    most = max(resident.most for resident in found.values())
+    verdict = "holds" if most < RESIDENT_MAX else "FAILS"
+    print(
+        f"resident    {most >> 20:14,} MiB   at most at one moment, of all processes together, {before:,} of"
+        f" them with the log in memory: {verdict} (less than {RESIDENT_MAX >> 20:,})"
+    )
+
+
+def ask(directory: Path) -> None:
+    """Each question once."""
     took, connection = _timed(lambda: connect(directory))
     print(f"connect     {took * 1e3:14.0f} ms")
     for question in QUESTIONS:
         took, rows = _timed(lambda: connection.execute(question).fetchall())  # noqa: B023 - called at once
         print(f"question    {took * 1e3:14.0f} ms   {len(rows):7,} rows   {question}")
     connection.close()
-    print(
-        f"resident    {_rss_mib():14,} MiB at most, of them {before:,} with the log in memory;"
-        f" a process that exports {_largest_child_mib():,}"
-    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
