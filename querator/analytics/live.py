@@ -196,7 +196,10 @@ class LiveAnalytics:
         try:
             found = path.stat()
         except FileNotFoundError:
-            raise ArchiveError(f"there is no archive in {self._directory} yet") from None
+            raise ArchiveError(
+                f"there is no archive in {self._directory} yet: a server writes it that is started with "
+                "--export-interval"
+            ) from None
         stamp = (found.st_mtime_ns, found.st_ino)
         if self._connection is None:
             # The exporter of this server has just written it; reading it all again would be felt.

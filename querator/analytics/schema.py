@@ -81,6 +81,11 @@ def create_schema(connection: Connection, directory: Path, manifest: Manifest) -
             _comment(connection, made.name, made.fields)
 
 
+def view_names() -> list[str]:
+    """What can be exported as a whole."""
+    return [made.name for made in load_objects() if made.kind == "VIEW"] + ["runs", "payloads", "partitions"]
+
+
 def follow_manifest(connection: Connection, directory: Path, manifest: Manifest) -> None:
     """Have the schema that is there read what the manifest names; all else is made from that.
 

@@ -23,6 +23,7 @@ from querator.analytics.manifest import read_manifest
 from querator.analytics.page import make_page
 from querator.analytics.parallel import remote_folders
 from querator.analytics.report import make_report, queue_names
+from querator.analytics.schema import view_names
 from querator.analytics.terminal import print_report
 from querator.analytics.warehouse import Connection, QueryFailed
 from querator.analytics.words import say_count
@@ -30,22 +31,52 @@ from querator.cli.exits import UsageError
 from querator.cli.items import read_item
 from querator.cli.logs import Source
 from querator.cli.options import Target, read_duration
-from querator.cli.output import console, format_instant, note, print_json, print_table, print_text
+from querator.cli.output import (
+    console,
+    format_instant,
+    note,
+    print_fields,
+    print_json,
+    print_table,
+    print_text,
+)
 from querator.client.durations import parse_duration
 from querator.env.real import real_env
+from querator.errors import StoreLocked
 
 app = App(name="analytics", help="Export the log, and ask everything about a queue's history.")
 
 TABLE_ROWS: Final = 1_000
 """Rows of a table on a terminal; other formats give all."""
 REPORT_WIDTH: Final = 100
+_SERVED: Final = (
+    "a running server exports its log itself (`querator serve --export-interval 60`), and "
+    "`querator analytics ask` asks it"
+)
 STDIN: Final = ("-", "/dev/stdin")
 """What stands for standard input; main makes the second of the first."""
 
 ArchiveOption = Annotated[Path | None, Parameter(help="The directory of exported files (DATA/analytics).")]
 
 
-def archive_of(archive: Path | None, data: Path | None = None) -> Path:
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Where:
+    """Which archive."""
+
+    archive: ArchiveOption = None
+    data: Annotated[
+        Path | None,
+        Parameter(help="The server's directory, whose archive it is (./querator-data). [env: QUERATOR_DATA]"),
+    ] = None
+
+    @property
+    def directory(self) -> Path:
+        """As told, else in the data directory."""
+        return archive_of(self.archive, self.data)
+
+
+def archive_of(archive: Path | None, data: Path | None) -> Path:
     """The archive's directory: as told, else in the data directory."""
     if archive is not None:
         return archive
@@ -90,7 +121,11 @@ async def refresh(
     """
     source = source or Source()
     directory = archive_of(archive, source.data)
-    async with source.open() as store, AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
+        try:
+            store = await stack.enter_async_context(source.open())
+        except StoreLocked as error:
+            raise StoreLocked(f"{error}; {_SERVED}") from error
         env = real_env()
         if modest:
             (folder,) = await stack.enter_async_context(
@@ -111,11 +146,11 @@ async def refresh(
 @app.command
 async def compact(
     *,
-    archive: ArchiveOption = None,
+    where: Where | None = None,
     everything: Annotated[bool, Parameter(negative="", help="Also days that are not over.")] = False,
 ) -> None:
     """Make one file of the parts of each day that is over."""
-    directory = archive_of(archive)
+    directory = (where or Where()).directory
     read_manifest(directory)
     with progress_bar() as report:
         done = await compact_archive(real_env(), directory, report, everything=everything)
@@ -126,9 +161,9 @@ async def compact(
 
 
 @app.command
-def verify(*, archive: ArchiveOption = None) -> None:
+def verify(*, where: Where | None = None) -> None:
     """Read the whole archive: every file is what was written, every row is there once."""
-    directory = archive_of(archive)
+    directory = (where or Where()).directory
     manifest = read_manifest(directory)
     verify_archive(directory, manifest)
     rows = sum(part.rows for part in manifest.parts)
@@ -166,12 +201,12 @@ def report(
     since: Annotated[str | None, Parameter(help="A moment, or a duration before now, such as 24h.")] = None,
     until: Annotated[str | None, Parameter(help="A moment, or a duration before now.")] = None,
     out: Annotated[Path | None, Parameter(help="Write a self-contained HTML page there.")] = None,
-    archive: ArchiveOption = None,
+    where: Where | None = None,
 ) -> None:
     """A queue's report: in the terminal, or as a page with plots (--out report.html)."""
     with progress_bar() as bar:
         bar(Step("reading the archive", 0, 0))
-        connection = connect(archive_of(archive))
+        connection = connect((where or Where()).directory)
         try:
             made = make_report(
                 connection,
@@ -219,7 +254,7 @@ async def ask(
     if target.json:
         print_json(attrs.asdict(answer))
         return
-    moments = [name == "bucket" or name.endswith("_at") for name in answer.columns]
+    moments = [name in ("bucket", "deadline") or name.endswith("_at") for name in answer.columns]
     rows = [
         tuple(
             format_instant(value) if is_moment and value is not None else value
@@ -250,11 +285,11 @@ def sql(
     out: Annotated[
         Path | None, Parameter(help="Write the rows there instead: .parquet, .csv or .json.")
     ] = None,
-    archive: ArchiveOption = None,
+    where: Where | None = None,
 ) -> None:
     """Ask anything in SQL: the schema is in docs/analytics.md. Reads the archive and nothing else."""
     question = "".join(_input_lines()) if statement in STDIN else statement
-    connection = connect(archive_of(archive), sandboxed=True)
+    connection = connect((where or Where()).directory, sandboxed=True)
     try:
         if out is not None:
             note(f"wrote {asking.write_query(connection, question, out):,} rows to {out}")
@@ -272,17 +307,16 @@ def export(
     out: Annotated[Path, Parameter(help="The file: .parquet, .csv or .json.")],
     *,
     queue: Annotated[str | None, Parameter(help="Only this queue.")] = None,
-    archive: ArchiveOption = None,
+    where: Where | None = None,
 ) -> None:
     """Write a whole view to a file, for other tools."""
-    if not name.isidentifier():
-        raise UsageError(
-            f"'{name}' is no view; there are events, items, reservations, queues, consumers, runs"
-        )
-    where = "" if queue is None else " WHERE queue = '" + queue.replace("'", "''") + "'"
-    connection = connect(archive_of(archive), sandboxed=True)
+    picked = "" if queue is None else " WHERE queue = '" + queue.replace("'", "''") + "'"
+    connection = connect((where or Where()).directory, sandboxed=True)
     try:
-        rows = asking.write_query(connection, f"FROM querator.{name}{where}", out)
+        views = view_names()
+        if name not in views:
+            raise UsageError(f"'{name}' is no view; there are {', '.join(views)}")
+        rows = asking.write_query(connection, f"FROM querator.{name}{picked}", out)
     finally:
         connection.close()
     note(f"wrote {rows:,} rows to {out}")
@@ -304,15 +338,29 @@ def show_rows(result: asking.Result, form: str) -> None:
         writer.writerow(result.columns)
         writer.writerows([_readable(value) for value in row] for row in result.rows)
     else:
-        numbers = [
-            name
-            for index, name in enumerate(result.columns)
-            if all(isinstance(row[index], int | float | None) for row in result.rows)
-        ]
-        shown = [["" if value is None else _readable(value) for value in row] for row in result.rows]
+        _show_table(result)
+
+
+def _show_table(result: asking.Result) -> None:
+    """As a table where it fits, else each row as a block of lines: half a column says nothing."""
+    numbers = [
+        name
+        for index, name in enumerate(result.columns)
+        if all(isinstance(row[index], int | float | None) for row in result.rows)
+    ]
+    shown = [["" if value is None else _readable(value) for value in row] for row in result.rows]
+    widths = [
+        max(len(str(value)) for value in column) + 2 for column in zip(result.columns, *shown, strict=True)
+    ]
+    if sum(widths) - 2 <= console().width or not shown:
         print_table(result.columns, shown, right=numbers)
-        if result.is_cut:
-            note(f"only the first {len(result.rows):,} rows; --format csv or --out gives all")
+    else:
+        for index, row in enumerate(shown):
+            if index:
+                print_text("")
+            print_fields(zip(result.columns, row, strict=True))
+    if result.is_cut:
+        note(f"only the first {len(result.rows):,} rows; --format csv or --out gives all")
 
 
 def _readable(value: Any) -> Any:
@@ -334,9 +382,9 @@ _SHELL_HELP: Final = """One SELECT (or FROM …), ended by a semicolon; it may g
 
 
 @app.command
-def shell(*, archive: ArchiveOption = None) -> None:
+def shell(*, where: Where | None = None) -> None:
     """Ask one question after the other."""
-    directory = archive_of(archive)
+    directory = (where or Where()).directory
     connection = connect(directory, sandboxed=True)
     try:
         note(f"{directory}; .help says what there is")

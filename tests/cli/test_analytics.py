@@ -39,6 +39,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cli("consume", "mail", "--max", "2", "--address", served.address)
         locked = cli("analytics", "refresh", "--data", str(directory))
         assert locked.code == 73
+        assert "--export-interval" in locked.err
+        assert "`querator analytics ask`" in locked.err
     finally:
         stop(served)
     done = cli("analytics", "refresh", "--data", str(directory), "--json")
@@ -60,6 +62,32 @@ def test_a_modest_refresh_exports_the_same(cli: Run, data: Path, tmp_path: Path)
     assert document["items"] == 3 + 2 + 2
     question = ("analytics", "sql", "FROM events ORDER BY ALL", "--format", "json")
     assert cli(*question, *archive).json == cli(*question, "--archive", str(data / "analytics")).json
+
+
+def test_the_archive_is_found_by_the_data_directory(cli: Run, data: Path, tmp_path: Path) -> None:
+    where = ("--data", str(data))
+    assert cli("analytics", "report", "mail", *where).out.startswith("Queue mail,")
+    assert cli("analytics", "sql", "SELECT queue FROM queues", "--format", "json", *where).json
+    assert cli("analytics", "export", "items", str(tmp_path / "items.csv"), *where).code == 0
+    assert "is good" in cli("analytics", "verify", *where).err
+    assert "became" in cli("analytics", "compact", *where).err
+    assert "mail" in cli("analytics", "shell", *where, stdin=b".queues\n").out
+
+
+def test_an_answer_too_wide_for_a_table_is_a_line_for_each_value(cli: Run, data: Path) -> None:
+    archive = ("--archive", str(data / "analytics"))
+    lines = cli("analytics", "sql", "FROM queues UNION ALL FROM queues", *archive).out.splitlines()
+    first, second = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    assert first == second
+    assert first[0].split() == ["queue", "mail"]
+    assert any(line.split() == ["produced", "3"] for line in first)
+    assert len(cli("analytics", "sql", "SELECT queue, produced FROM queues", *archive).out.splitlines()) == 2
+
+
+def test_a_view_that_is_none_is_told_those_that_are(cli: Run, data: Path, tmp_path: Path) -> None:
+    done = cli("analytics", "export", "orders", str(tmp_path / "orders.csv"), "--data", str(data))
+    assert done.code == 2
+    assert "there are events, items, reservations, queues, consumers" in done.err
 
 
 def test_questions(cli: Run, data: Path) -> None:
