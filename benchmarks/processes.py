@@ -20,6 +20,8 @@ from tests.ports import free_port
 
 QUEUE = "bench"
 _TICKS = os.sysconf("SC_CLK_TCK")
+_START_SECONDS_MAX = 60.0
+"""For a server to answer; one or two on an idle machine."""
 
 
 def cpu_seconds(pid: int) -> float:
@@ -82,20 +84,29 @@ def start_server(data: Path, port: int, *more: str) -> Server:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL if "QUERATOR_BENCH_VERBOSE" not in os.environ else None,
     )
-    deadline = time.monotonic() + 60
+    try:
+        _wait_ready(process, port)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return Server(process, f"127.0.0.1:{port}", data)
+
+
+def _wait_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS_MAX
     while True:
         try:
             with socket.create_connection(("127.0.0.1", port), 1) as probe:
                 probe.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 if b" 200 " in probe.recv(4096)[:20]:
-                    return Server(process, f"127.0.0.1:{port}", data)
+                    return
         except OSError:
             pass
         if process.poll() is not None:
             raise RuntimeError(f"the server exited with {process.returncode}")
         if time.monotonic() > deadline:
-            process.kill()
-            raise RuntimeError("the server did not answer within 60 s")
+            raise RuntimeError(f"the server did not answer within {_START_SECONDS_MAX:g} s")
         time.sleep(0.02)
 
 
