@@ -17,7 +17,7 @@ from tests.blackbox.ledger import Row
 from tests.blackbox.processes import until
 from tests.blackbox.record import read_account
 from tests.blackbox.run import RunFailed, conclude
-from tests.postgres import Cluster, prepare
+from tests.postgres import Cluster, own_cluster
 
 LOSS = "had been acknowledged"
 """What the health document says of a log that ends too early."""
@@ -29,7 +29,7 @@ async def to_a_standby_with_everything(folder: Path, seed: int, times: int) -> l
     standby of the last one."""
     name = "failover, standby up to date"
     with contextlib.ExitStack() as clusters:
-        primary = clusters.enter_context(_primary())
+        primary = clusters.enter_context(own_cluster())
         async with open_arena(folder, seed=seed, cluster=primary) as arena:
             for _ in range(times):
                 standby = clusters.enter_context(_standby(arena.postgres))
@@ -125,7 +125,7 @@ def _accept_loss(arena: Arena, partition: int) -> dict[str, int]:
 @contextlib.asynccontextmanager
 async def _left_behind(folder: Path, seed: int) -> AsyncIterator[Arena]:
     """A run whose primary is lost after its standby had got nothing for a while; the loss is noticed."""
-    with _primary() as primary, _standby(primary) as standby:
+    with own_cluster() as primary, _standby(primary) as standby:
         async with open_arena(folder, seed=seed, cluster=primary) as arena:
             await arena.more()
             await _follow(primary, standby)
@@ -151,17 +151,6 @@ def _row(name: str, judgement: Judgement, note: str) -> Row:
         stale_refused=judgement.stale_refused,
         note=note,
     )
-
-
-@contextlib.contextmanager
-def _primary() -> Iterator[Cluster]:
-    cluster = Cluster.create()
-    try:
-        cluster.start()
-        prepare(cluster)
-        yield cluster
-    finally:
-        cluster.destroy()
 
 
 @contextlib.contextmanager

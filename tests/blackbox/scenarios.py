@@ -20,7 +20,7 @@ from tests.blackbox.faults import CLIENT_FAULTS, POSTGRES_FAULTS, SERVER_FAULTS,
 from tests.blackbox.ledger import Row
 from tests.blackbox.ownership import OWNERSHIP_FAULTS, watching
 from tests.blackbox.run import RunFailed, conclude, strike
-from tests.postgres import Cluster, prepare
+from tests.postgres import own_cluster
 
 
 @attrs.frozen
@@ -31,31 +31,21 @@ class Scenario:
 
 async def on_postgres(fault: Fault, folder: Path, seed: int, times: int) -> list[Row]:
     """One fault, again and again, on a PostgreSQL of its own."""
-    cluster = Cluster.create()
-    try:
-        cluster.start()
-        prepare(cluster)
+    with own_cluster() as cluster:
         async with open_arena(folder, seed=seed, cluster=cluster, processes=2) as arena:
             await strike(arena, [fault] * times)
             return [await conclude(arena, fault.name, times)]
-    finally:
-        cluster.destroy()
 
 
 async def on_two_servers(fault: Fault, folder: Path, seed: int, times: int) -> list[Row]:
     """One fault of who owns the log, again and again; never do both own."""
-    cluster = Cluster.create()
-    try:
-        cluster.start()
-        prepare(cluster)
+    with own_cluster() as cluster:
         async with open_arena(folder, seed=seed, cluster=cluster, servers=2) as arena:
             async with watching(arena) as watch:
                 await strike(arena, [fault] * times)
             if watch.both:
                 raise RunFailed(f"two servers owned at a time: {'; '.join(watch.both)}")
             return [await conclude(arena, fault.name, times)]
-    finally:
-        cluster.destroy()
 
 
 async def on_sqlite(fault: Fault, folder: Path, seed: int, times: int) -> list[Row]:
