@@ -1,5 +1,7 @@
 """Each bound of the actors: full is said at once, loses nothing, and ends when there is room."""
 
+import itertools
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -13,8 +15,9 @@ from querator.actors import writer as writer_module
 from querator.actors.claim import ClaimLost, claim
 from querator.core import limits
 from querator.core.commands import Verb
-from querator.core.ids import PartitionId, QueueName
+from querator.core.ids import Instant, PartitionId, QueueName
 from querator.core.replies import Code, Produced, Rejected
+from querator.env import seconds
 from querator.env.virtual import virtual_env
 from querator.log.memory import MemoryLog
 from querator.log.store import Verdict
@@ -133,6 +136,48 @@ async def test_a_snapshot_is_taken_after_so_many_records(
         assert node.snapshots.taken == 1
 
 
+async def test_a_snapshot_is_taken_after_so_many_bytes(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SNAPSHOT_BYTES, of records and their payloads since the last one."""
+    async with world.node() as node:
+        partition = await world.create(node)
+        client = Client(node)
+        client.produce(b"x" * 1_000, request=0)
+        await settle_down()
+        actor = node.broker.actors[partition]
+        assert node.snapshots.taken == 0
+        assert actor.log_bytes > 1_000
+        monkeypatch.setattr(snapshots_module, "SNAPSHOT_BYTES", actor.log_bytes + 1_000)
+        client.produce(b"y", request=1)
+        await trio.sleep(1)
+        assert node.snapshots.taken == 0
+        client.produce(b"z" * 1_000, request=2)
+        await trio.sleep(1)
+        assert node.snapshots.taken == 1
+        assert actor.log_bytes < 1_000
+
+
+async def test_the_clock_is_compared_with_the_databases_so_often(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """CLOCK_REFERENCE_INTERVAL, as exactly as the node's housekeeping is."""
+    async with world.node() as node:
+        asked: list[float] = []
+
+        async def time() -> Instant:
+            await trio.lowlevel.checkpoint()
+            asked.append(trio.current_time())
+            return node.env.clock.now()
+
+        node.time_reference = time
+        await trio.sleep(10 * seconds(limits.CLOCK_REFERENCE_INTERVAL))
+        pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
+        assert len(pauses) >= 7
+        assert min(pauses) >= seconds(limits.CLOCK_REFERENCE_INTERVAL)
+        assert max(pauses) < 1.3 * seconds(limits.CLOCK_REFERENCE_INTERVAL)
+
+
 async def test_one_append_takes_so_many_partitions(
     autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,3 +216,10 @@ async def test_a_claim_that_always_meets_another_one_is_given_up(
     with pytest.raises(ClaimLost):
         await claim(Contended(env), env, PartitionId(1), node="a")
     assert tries == 3
+
+
+async def test_what_a_node_is_given_unless_told_otherwise(autojump_clock: MockClock, world: World) -> None:
+    """PAYLOAD_MEMORY_BYTES and BUCKET_BYTES; what happens at them is in test_queue.py and test_buckets.py."""
+    async with world.node() as node:
+        assert node.payloads._budget == limits.PAYLOAD_MEMORY_BYTES
+        assert node.buckets._bucket_bytes == limits.BUCKET_BYTES

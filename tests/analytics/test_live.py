@@ -101,6 +101,18 @@ async def test_rows_are_bounded(tmp_path: Path) -> None:
     door.close()
 
 
+async def test_rows_and_memory_are_bounded_unless_told_otherwise(tmp_path: Path) -> None:
+    """LIVE_ROWS_MAX, and LIVE_ANALYTICS_MEMORY, less than the ANALYTICS_MEMORY of a process apart."""
+    await build(tmp_path, 0)
+    door = LiveAnalytics(real_env(), tmp_path)
+    assert (door._rows_max, door._memory_limit) == (limits.LIVE_ROWS_MAX, limits.LIVE_ANALYTICS_MEMORY)
+    connection = connecting.connect(tmp_path)
+    (told,) = connection.execute("SELECT current_setting('memory_limit')").fetchone() or ("",)
+    megabytes = float(told.removesuffix(" MiB")) * 2**20 / 1_000_000
+    assert f"{megabytes:.0f}MB" == limits.ANALYTICS_MEMORY
+    connection.close()
+
+
 async def test_question_that_takes_too_long_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

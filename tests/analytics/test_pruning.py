@@ -21,6 +21,7 @@ from querator.core.replies import Code, Rejected
 from querator.core.snapshot import state_hash
 from querator.env.real import real_env
 from querator.errors import HistoryDropped, StoreCorrupt
+from querator.log.memory import MemoryLog
 from querator.log.past import ReadThroughLog
 from querator.log.postgres import PostgresLog
 from querator.log.sqlite import SqliteLog
@@ -107,6 +108,23 @@ async def test_what_was_dropped_is_read_as_if_it_were_still_there(store: LogStor
         (folded,) = replay.partitions.values()
         assert folded.first == 1
         past.close()
+
+
+@pytest.mark.parametrize(("over", "first"), [(0, 2), (1, 3)])
+async def test_records_are_kept_in_steps_of_so_many_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: int, first: int
+) -> None:
+    """KEEP_STEP_BYTES: a step that has as many is written, one that lacks a byte waits for the next page."""
+    memory = MemoryLog(real_env(), name="log")
+    async with lived(memory) as (node, partition):
+        records = await memory.read(partition, Position(1), records_max=2, bytes_max=1 << 30, payloads=False)
+        size = sum(len(record.events) + len(record.inputs) for record in records)
+        monkeypatch.setattr(limits, "EXPORT_PAGE_RECORDS", 1)
+        monkeypatch.setattr(limits, "KEEP_STEP_BYTES", size + over)
+        archive = tmp_path / "archive"
+        follower = Follower(real_env(), node.stores, archive, buckets=node.buckets)
+        await follower.prune(older_than=Duration(0), buckets_kept=1)
+    assert read_manifest(archive).record_parts[0].rows == first
 
 
 async def test_a_node_that_did_not_see_the_bucket_opened_learns_where_it_began(

@@ -13,9 +13,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from querator import telemetry
 from querator.api.access import OpenAccess
-from querator.api.doorway import connections_within
+from querator.api.counters import Counters
+from querator.api.doorway import Doorway, connections_within
 from querator.api.hangups import MOMENT
 from querator.api.health import Probe
+from querator.api.http_connection import HttpConnection
 from querator.api.server import Server, ServerOptions
 from querator.core import limits
 from querator.core.catalog import Principal
@@ -285,6 +287,41 @@ async def test_a_response_that_is_not_read_is_given_up(autojump_clock: MockClock
             assert size > LARGE
 
 
+async def test_a_response_is_to_be_read_slice_by_slice(autojump_clock: MockClock) -> None:
+    """RESPONSE_SLICE_BYTES, each within BODY_TIMEOUT: what is as large is sent in one, a byte more in two."""
+    for size, slices in ((limits.RESPONSE_SLICE_BYTES, 1), (limits.RESPONSE_SLICE_BYTES + 1, 2)):
+        stream = Counting()
+        async with running() as house:
+            server = house.server
+            connection = HttpConnection(
+                stream, house.http, server._dates, server._counters, server._patience, server._hangups
+            )
+            await connection._send(bytes(size))
+        assert [len(data) for data in stream.sent] == [limits.RESPONSE_SLICE_BYTES, 1][:slices]
+
+
+class Counting(trio.abc.Stream):
+    """Keeps what it is given to send."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append(bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        del max_bytes
+        await trio.lowlevel.checkpoint()
+        return b""
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 async def test_those_who_dawdle_do_not_keep_others_waiting(autojump_clock: MockClock) -> None:
     """Hundreds of connections that send a byte now and then; meanwhile requests take no time at all."""
     async with running() as house, trio.open_nursery() as nursery:
@@ -433,6 +470,31 @@ async def test_connections_of_one_address_have_their_bound(autojump_clock: MockC
             assert status == 200
             await wait_all_tasks_blocked()
         assert house.server._doorway._of_address == {}
+
+
+def test_an_address_has_so_many_connections_by_default() -> None:
+    """CONNECTIONS_PER_ADDRESS_MAX; of a node CONNECTIONS_MAX."""
+    counters = Counters()
+    options = ServerOptions()
+    doorway = Doorway(
+        OpenAccess(),
+        counters,
+        options.connections_max,
+        options.connections_per_address_max,
+        options.strangers_max,
+    )
+    for _ in range(limits.CONNECTIONS_PER_ADDRESS_MAX - 1):
+        visit = doorway.enter("192.0.2.7")
+    assert doorway.refusal("192.0.2.7") == ""
+    doorway.enter("192.0.2.7")
+    assert doorway.refusal("192.0.2.7")
+    assert doorway.refusal("192.0.2.8") == ""
+    visit.leave()
+    assert doorway.refusal("192.0.2.7") == ""
+    counters.connections_now = limits.CONNECTIONS_MAX - 1
+    assert doorway.refusal("192.0.2.8") == ""
+    doorway.enter("192.0.2.8")
+    assert doorway.refusal("192.0.2.9")
 
 
 class Keys(OpenAccess):

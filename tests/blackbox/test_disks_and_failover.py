@@ -35,6 +35,7 @@ async def test_partitions_whose_end_a_failover_lost_halt_and_stay_so(tmp_path: P
     assert row.lost > 0
 
 
+@pytest.mark.long
 async def test_a_loss_that_an_operator_accepts_is_named_and_work_goes_on(tmp_path: Path) -> None:
     (row,) = await to_a_lagging_standby_that_is_accepted(tmp_path, seed=1, times=1)
     assert row.lost > 0

@@ -7,11 +7,12 @@ from querator.core import replies as rep
 from querator.core import state as state_module
 from querator.core.commands import Verb
 from querator.core.events import Attributes
-from querator.core.ids import DAY, Duration, Instant
+from querator.core.ids import Duration, Instant
 from querator.core.limits import (
     BATCH_ITEMS_MAX,
     IMPORT_ITEMS_MAX,
     PRODUCER_RESULTS_MAX,
+    PRODUCER_RETENTION,
     REQUEST_ITEMS_MAX,
     SEGMENT_ITEMS,
 )
@@ -135,9 +136,12 @@ def test_the_producer_unused_for_longest_is_forgotten_past_the_bound(monkeypatch
 def test_a_producer_is_forgotten_after_its_retention() -> None:
     driver = Driver()
     driver.produce(b"x", producer="p", sequence=1)
-    driver.pass_time(DAY + 1)
+    driver.pass_time(PRODUCER_RETENTION)
     driver.produce(b"x", producer="q", sequence=1)
-    assert list(driver.state.producers) == ["q"]
+    assert list(driver.state.producers) == ["p", "q"]
+    driver.pass_time(1)
+    driver.produce(b"x", producer="r", sequence=1)
+    assert list(driver.state.producers) == ["q", "r"]
 
 
 # --- dedupe keys ---------------------------------------------------------------------------------------

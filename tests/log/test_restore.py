@@ -1,6 +1,7 @@
 """Reading a log through, and what verification finds."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from querator.core import events as ev
 from querator.core.ids import Instant, ItemNumber, PartitionId, Position
 from querator.core.invariants import InvariantViolation
+from querator.core.limits import RESTORE_PAGE_RECORDS
 from querator.env.virtual import virtual_env
 from querator.errors import CorruptRecord, HistoryDropped
 from querator.log import codec
@@ -15,6 +17,7 @@ from querator.log.codec import GENESIS, seal
 from querator.log.memory import MemoryLog
 from querator.log.records import Record
 from querator.log.restore import ChainReport, read_all, verify_chain
+from tests.log.records import make_chain
 from tests.log.samples import AT
 
 ONE = PartitionId(1)
@@ -206,3 +209,25 @@ async def test_progress_is_told_a_page_at_a_time() -> None:
     )
     assert told == [200, 400, 451]
     assert report.is_good
+
+
+class Paged(MemoryLog):
+    """Notes how many records each read gave."""
+
+    def __init__(self) -> None:
+        super().__init__(virtual_env(1))
+        self.pages: list[int] = []
+
+    async def read(self, *args: Any, **kwargs: Any) -> list[Record]:
+        page = await super().read(*args, **kwargs)
+        self.pages.append(len(page))
+        return page
+
+
+async def test_records_are_restored_in_pages_of_so_many() -> None:
+    """RESTORE_PAGE_RECORDS."""
+    log = Paged()
+    for record in make_chain(1, RESTORE_PAGE_RECORDS + 1):
+        await log.append([record])
+    assert len([record async for record in read_all(log, ONE)]) == RESTORE_PAGE_RECORDS + 1
+    assert log.pages == [RESTORE_PAGE_RECORDS, 1, 0]

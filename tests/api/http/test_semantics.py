@@ -6,8 +6,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from querator.api.http import queue_calls
 from querator.api.http.stamps import parse_stamp
 from querator.api.http.storage_calls import IMPORTED_DEADLINE
+from querator.core import limits
 from querator.core.ids import Duration
 from querator.core.ksuid import decode_ksuid, encode_ksuid
 from tests.api.http.client import Client, open_client
@@ -80,6 +82,20 @@ async def test_ids_sort_in_order_of_the_queue_and_a_predecessor_is_a_pivot(autoj
         assert await items(client, "q", pivot=encode_ksuid(number + 3)) == []
         assert len(await items(client, "q", limit=2)) == 2
         assert await items(client, "q", limit=-1) == []
+
+
+async def test_a_lease_has_so_many_bytes(autojump_clock: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LEASE_BYTES_MAX, which is as much as an import may bring; one item always goes, however large."""
+    assert limits.LEASE_BYTES_MAX == 67_108_864
+    for most, sizes in ((30, [3, 1]), (29, [2, 2]), (9, [1, 1, 1, 1])):
+        monkeypatch.setattr(queue_calls, "LEASE_BYTES_MAX", most)
+        async with open_client() as client:
+            await client.create("q")
+            await client.produce("q", *("x" * 10 for _ in range(4)))
+            leased = [
+                len((await client.lease("q", client=f"c{turn}"))["items"]) for turn in range(len(sizes))
+            ]
+            assert leased == sizes
 
 
 async def test_a_retired_id_is_refused(autojump_clock: object) -> None:
