@@ -1,5 +1,6 @@
-"""The ledger: what was run, and what it found. Campaigns that were recorded are lines of ``ledger.jsonl``;
-``docs/reliability.md`` is made of them, of ``seeds.txt`` and of ``planted.txt``, and never typed."""
+"""The ledger: what was run, and what it found. Campaigns that were recorded are lines of ``ledger.jsonl``,
+runs with real processes those of ``tests/blackbox/ledger.jsonl``; ``docs/reliability.md`` is made of them, of
+``seeds.txt`` and of ``planted.txt``, and never typed."""
 
 import json
 import subprocess
@@ -15,6 +16,7 @@ from simulations.seeds import read_findings, read_lessons
 
 _HERE: Final = Path(__file__).parent
 LEDGER: Final = _HERE / "ledger.jsonl"
+PROCESSES: Final = _HERE.parent / "tests" / "blackbox" / "ledger.jsonl"
 PAGE: Final = _HERE.parent / "docs" / "reliability.md"
 
 _FAULTS: Final = {
@@ -45,14 +47,17 @@ _FAULTS: Final = {
 }
 
 
-def record(tally: Tally, profile: str, what: str) -> None:
-    """Add a campaign."""
+def day_and_commit() -> dict[str, Any]:
+    """How an entry begins."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=_HERE
     ).stdout.strip()
-    entry = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit,
+    return {"date": datetime.now(UTC).date().isoformat(), "commit": commit}
+
+
+def record(tally: Tally, profile: str, what: str) -> None:
+    """Add a campaign."""
+    entry = day_and_commit() | {
         "what": what,
         "profile": profile,
         "runs": tally.seeds,
@@ -67,14 +72,14 @@ def record(tally: Tally, profile: str, what: str) -> None:
         ledger.write(json.dumps(entry, separators=(",", ":")) + "\n")
 
 
-def read_ledger() -> list[dict[str, Any]]:
-    """All recorded campaigns, oldest first."""
-    return [json.loads(line) for line in LEDGER.read_text().splitlines()] if LEDGER.exists() else []
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """All recorded runs, oldest first."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def render() -> str:
     """The page."""
-    entries = read_ledger()
+    entries, real = read_entries(LEDGER), read_entries(PROCESSES)
     marks: Counter[str] = Counter()
     for entry in entries:
         marks.update(entry["marks"])
@@ -94,7 +99,8 @@ def render() -> str:
         f"| steps of the scheduler | {sum(entry['steps'] for entry in entries):,} |",
         f"| items acknowledged | {sum(entry['acknowledged'] for entry in entries):,} |",
         f"| items delivered | {sum(entry['delivered'] for entry in entries):,} |",
-        f"| kill cycles | {marks['node.crashed']:,} |",
+        f"| kill cycles, simulated | {marks['node.crashed']:,} |",
+        f"| kill cycles, real processes | {sum(entry['kills'] for entry in real):,} |",
         f"| appends of unknown outcome | {unknown:,} |",
         f"| checkers | {len(CHECKERS) + len((REPLAY,))} |",
         "",
@@ -132,8 +138,35 @@ def render() -> str:
         "| date | commit | what | runs | virtual hours | kill cycles | unknown | violations |",
         "|---|---|---|---:|---:|---:|---:|---:|",
         *(_row(entry) for entry in entries),
+        "",
+        *_of_processes(real),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _of_processes(entries: list[dict[str, Any]]) -> list[str]:
+    faults: Counter[str] = Counter()
+    for entry in entries:
+        faults.update(entry["faults"])
+    return [
+        "## Real processes",
+        "",
+        "Servers and clients as processes, real databases, sockets through a proxy that does harm",
+        "(`python -m tests.blackbox`); what is left is judged by the same checkers.",
+        "",
+        "| fault | times |",
+        "|---|---:|",
+        *(f"| {fault} | {times:,} |" for fault, times in faults.items()),
+        "",
+        "| date | commit | what | runs | minutes | kills | acknowledged | unknown | stale | violations |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        *(
+            f"| {entry['date']} | {entry['commit']} | {entry['what']} | {entry['runs']:,} | "
+            f"{entry['seconds'] / 60:.1f} | {entry['kills']:,} | {entry['acknowledged']:,} | "
+            f"{entry['unknown']:,} | {entry['stale_refused']:,} | {entry['violations']} |"
+            for entry in entries
+        ),
+    ]
 
 
 def _says(plant: str) -> str:

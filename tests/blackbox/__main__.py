@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from tests.blackbox.ledger import Row, table
+from tests.blackbox.ledger import Row, record, table
 from tests.blackbox.run import folder_of
 from tests.blackbox.scenarios import SCENARIOS, Scenario
 from tests.broken_disks import NotHere
@@ -26,10 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--times", type=int, default=5, help="strikes of a run")
     parser.add_argument("--only", default="", help="scenarios whose name contains this")
     parser.add_argument("--folder", type=Path, help="what runs leave behind goes here")
+    parser.add_argument(
+        "--record", metavar="WHAT", default="", help="add the run to the ledger, under this name"
+    )
     options = parser.parse_args(arguments)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="querator-blackbox-"))
     chosen = [scenario for scenario in SCENARIOS if options.only in scenario.name]
-    end = time.monotonic() + options.minutes * 60
+    started = time.monotonic()
+    end = started + options.minutes * 60
+    runs = 0
     rows: list[Row] = []
     absent: dict[str, str] = {}
     seed = options.seed
@@ -38,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for scenario in chosen:
             if not options.seeds and time.monotonic() > end:
                 break
+            runs += 1
             failed = not _run(scenario, seed, options.times, folder, rows, absent)
             if failed:
                 break
@@ -47,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         break
     print()
     print(table(rows))
+    if options.record:
+        seconds = time.monotonic() - started
+        record(rows, options.record, seconds=seconds, runs=runs - len(absent), violations=int(failed))
     for name, why in absent.items():
         print(f"NOT TESTED: {name}: {why}")
     return 1 if failed else 0

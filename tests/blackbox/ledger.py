@@ -1,8 +1,16 @@
-"""The ledger: kinds of faults, how often each struck, and what it cost."""
+"""The ledger: kinds of faults, how often each struck, and what it cost. Runs that are recorded are lines of
+``ledger.jsonl``, which ``python -m simulations --ledger`` reads."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import attrs
+
+from simulations.ledger import PROCESSES, day_and_commit
+
+KILLS: Final = ("killed", "immediate stop")
+"""Words of faults that end a process at once."""
 
 
 @attrs.frozen(kw_only=True)
@@ -51,3 +59,22 @@ def table(rows: Iterable[Row]) -> str:
         numbers = "  ".join(f"{cell:>{len(head)}}" for cell, head in zip(cells, _HEADS, strict=True))
         lines.append(f"{row.fault:{width}}  {numbers}  {row.note}".rstrip())
     return "\n".join(lines)
+
+
+def record(rows: Sequence[Row], what: str, *, seconds: float, runs: int, violations: int) -> None:
+    """Add what was run to the ledger."""
+    summed = add_up(rows)
+    entry = day_and_commit() | {
+        "what": what,
+        "runs": runs,
+        "seconds": round(seconds),
+        "kills": sum(row.times for row in summed if any(word in row.fault for word in KILLS)),
+        "acknowledged": sum(row.acknowledged for row in summed),
+        "completed": sum(row.completed for row in summed),
+        "unknown": sum(row.unknown for row in summed),
+        "stale_refused": sum(row.stale_refused for row in summed),
+        "violations": violations,
+        "faults": {row.fault: row.times for row in summed},
+    }
+    with PROCESSES.open("a") as ledger:
+        ledger.write(json.dumps(entry, separators=(",", ":")) + "\n")

@@ -6,8 +6,9 @@ import pytest
 import trio
 
 from simulations.checkers.history import History, Item, Step
+from simulations.ledger import read_entries
 from tests.blackbox.judge import _completed_twice, _lost
-from tests.blackbox.ledger import Row, table
+from tests.blackbox.ledger import Row, record, table
 from tests.blackbox.proxy import Proxy, Weather
 from tests.blackbox.record import Recorder, Tail, read_account
 
@@ -128,3 +129,16 @@ def test_the_ledger_adds_up_by_kind() -> None:
     head, line = table([row, row]).splitlines()
     assert head.split()[:3] == ["fault", "times", "acknowledged"]
     assert line.split() == ["cut", "4", "60", "60", "2", "0", "0", "8"]
+
+
+def test_what_was_recorded_is_in_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kills among the faults, which the page adds up."""
+    monkeypatch.setattr("tests.blackbox.ledger.PROCESSES", tmp_path / "ledger.jsonl")
+    rows = [
+        Row(fault=fault, times=3, acknowledged=10, completed=10, unknown=1, lost=0, twice=0, stale_refused=0)
+        for fault in ("server killed", "client paused", "server killed", "immediate stop")
+    ]
+    record(rows, "a run", seconds=61.2, runs=4, violations=0)
+    (entry,) = read_entries(tmp_path / "ledger.jsonl")
+    assert (entry["kills"], entry["acknowledged"], entry["seconds"]) == (9, 40, 61)
+    assert entry["faults"] == {"server killed": 6, "client paused": 3, "immediate stop": 3}
