@@ -4,8 +4,8 @@ A snapshot is a *head* (everything of the fold that is neither in segments nor a
 *chunk* for each segment and each block of dedupe keys. What did not change since the previous snapshot
 keeps its old chunk, so what a snapshot costs grows with what changed, not with what waits. A Capture
 makes one while the state goes on changing: the head at once, each chunk when its turn comes or just
-before it changes. A long schedule, whose entries never change, is set aside as it is and becomes
-chunks of its own.
+before it changes. What is long in the head itself, a schedule, dead items, counted attempts, is set aside
+as it is and becomes chunks of its own.
 
 Payloads are in no snapshot: they are in the log, where ``Segment.origin_of`` says. Derived indexes
 are rebuilt by ``load``.
@@ -14,9 +14,9 @@ are rebuilt by ``load``.
 import sys
 from array import array
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -236,13 +236,19 @@ def _load_dedupe(state: PartitionState, data: bytes, forgotten: int) -> None:
     state.dedupe_order.blocks.append(block)
 
 
-# --- a long schedule --------------------------------------------------------------------------------
+# --- what is long in the head -----------------------------------------------------------------------
 
 SCHEDULE_ENTRIES: Final = 4_096
-"""A schedule of more is not in the head; a chunk of it has as many."""
+"""A schedule, dead items, attempts or new places of more are not in the head; a chunk has as many."""
 _SCHEDULE_MARK: Final = _DEDUPE_MARK * 2 + bytes([VERSION])
 _SCHEDULE_FIRST: Final = -(1 << 63)
 """Number of the first chunk of a schedule."""
+_DEAD_MARK: Final = _DEDUPE_MARK * 2 + b"d" + bytes([VERSION])
+_DEAD_FIRST: Final = -(15 << 59)
+_ATTEMPTS_MARK: Final = _DEDUPE_MARK * 2 + b"a" + bytes([VERSION])
+_ATTEMPTS_FIRST: Final = -(14 << 59)
+_MOVED_MARK: Final = _DEDUPE_MARK * 2 + b"m" + bytes([VERSION])
+_MOVED_FIRST: Final = -(13 << 59)
 
 
 def _load_schedule(state: PartitionState, packed: bytes) -> None:
@@ -250,6 +256,37 @@ def _load_schedule(state: PartitionState, packed: bytes) -> None:
     if len(numbers) % _SCHEDULED:
         raise SnapshotUnreadable("a schedule of incomplete entries")
     state.schedule.extend(zip(numbers[0::4], numbers[1::4], numbers[2::4], numbers[3::4], strict=True))
+
+
+def _encode_schedule(entries: Sequence[tuple[int, int, int, int]]) -> bytes:
+    return _SCHEDULE_MARK + _pack(chain.from_iterable(entries))
+
+
+def _encode_dead(entries: Sequence[tuple[int, tuple[str, int]]]) -> bytes:
+    return _DEAD_MARK + _ENCODER.encode(([item for item, _ in entries], [death for _, death in entries]))
+
+
+def _load_dead(state: PartitionState, packed: bytes) -> None:
+    try:
+        items, deaths = _DEATHS.decode(packed)
+    except msgspec.DecodeError as error:
+        raise SnapshotUnreadable(f"not a chunk of dead items: {error}") from error
+    state.dead.update(zip(items, deaths, strict=True))
+
+
+def _encode_attempts(entries: Sequence[tuple[int, int]]) -> bytes:
+    return _ATTEMPTS_MARK + _pack(chain.from_iterable(entries))
+
+
+def _encode_moved(entries: Sequence[tuple[int, int]]) -> bytes:
+    return _MOVED_MARK + _pack(chain.from_iterable(entries))
+
+
+def _load_pairs(into: dict[int, int], packed: bytes) -> None:
+    numbers = _unpack(packed)
+    if len(numbers) % 2:
+        raise SnapshotUnreadable("a chunk of incomplete pairs")
+    into.update(zip(numbers[0::2], numbers[1::2], strict=True))
 
 
 # --- the head ---------------------------------------------------------------------------------------
@@ -318,10 +355,14 @@ class _Head:
 
 _COUNTERS: Final = ("scheduled", "reserved", "behind", "produced", "completed", "removed", "retried", "ended")
 
+_NONE: Final[dict[int, int]] = {}
+_NO_DEATHS: Final[dict[int, tuple[str, int]]] = {}
+
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _CANONICAL: Final = msgspec.msgpack.Encoder(order="deterministic")
 _CHUNKS: Final = msgspec.msgpack.Decoder(_Chunk)
 _DEDUPE_CHUNKS: Final = msgspec.msgpack.Decoder(_DedupeChunk)
+_DEATHS: Final = msgspec.msgpack.Decoder(tuple[list[int], list[tuple[str, int]]])
 _HEADS: Final = msgspec.msgpack.Decoder(_Head)
 
 
@@ -335,8 +376,17 @@ def _decode(data: bytes, decoder: Any, what: str) -> Any:
     return decoded
 
 
-def encode_head(state: PartitionState, *, with_schedule: bool = True) -> bytes:
-    """Everything of the fold that is neither in segments nor a dedupe key."""
+def _is_long(entries: Sized) -> bool:
+    return len(entries) > SCHEDULE_ENTRIES
+
+
+def encode_head(state: PartitionState, *, is_whole: bool = True) -> bytes:
+    """Everything of the fold that is neither in segments nor a dedupe key; unless ``is_whole``, but for what
+    is long."""
+    schedule = () if not is_whole and _is_long(state.schedule) else state.schedule
+    attempts = _NONE if not is_whole and _is_long(state.attempts) else state.attempts
+    moved = _NONE if not is_whole and _is_long(state.moved) else state.moved
+    dead = _NO_DEATHS if not is_whole and _is_long(state.dead) else state.dead
     return _ENCODER.encode(
         _Head(
             VERSION,
@@ -357,15 +407,15 @@ def encode_head(state: PartitionState, *, with_schedule: bool = True) -> bytes:
             {name: getattr(state, name) for name in _COUNTERS},
             _pack(chain.from_iterable(state.line.runs())),
             _pack_reservations(list(state.reservations.values())),
-            _pack(chain.from_iterable(state.schedule if with_schedule else ())),
+            _pack(chain.from_iterable(schedule)),
             [
                 (key, lane.head, lane.held, lane.ranks, lane.front, list(lane.waiting))
                 for key, lane in state.lanes.items()
             ],
-            (_pack(state.attempts.keys()), _pack(state.attempts.values())),
-            (_pack(state.moved.keys()), _pack(state.moved.values())),
-            _pack(state.dead.keys()),
-            list(state.dead.values()),
+            (_pack(attempts.keys()), _pack(attempts.values())),
+            (_pack(moved.keys()), _pack(moved.values())),
+            _pack(dead.keys()),
+            list(dead.values()),
             [(target, channel.first_move, list(channel.items)) for target, channel in state.outbound.items()],
             state.inbound,
             [
@@ -463,6 +513,12 @@ def load(partition: PartitionId, head: bytes, chunks: Iterable[bytes]) -> Partit
     for data in chunks:
         if data.startswith(_SCHEDULE_MARK):
             _load_schedule(state, data[len(_SCHEDULE_MARK) :])
+        elif data.startswith(_DEAD_MARK):
+            _load_dead(state, data[len(_DEAD_MARK) :])
+        elif data.startswith(_ATTEMPTS_MARK):
+            _load_pairs(state.attempts, data[len(_ATTEMPTS_MARK) :])
+        elif data.startswith(_MOVED_MARK):
+            _load_pairs(state.moved, data[len(_MOVED_MARK) :])
         elif data[:1] == _DEDUPE_MARK:
             _load_dedupe(state, data, forgotten)
             forgotten = 0
@@ -643,6 +699,16 @@ def _canonical_segment(segment: Segment) -> list[object]:
 # --- making one while the state changes ---------------------------------------------------------------
 
 
+@attrs.define
+class _Long:
+    """A copy that is encoded in chunks, from ``number`` on."""
+
+    number: int
+    entries: Iterator[Any]
+    left: int
+    encode: Callable[[Sequence[Any]], bytes]
+
+
 class Capture:
     """A snapshot of the state as it is at construction, made in steps.
 
@@ -656,7 +722,7 @@ class Capture:
     __slots__ = (
         "_pending",
         "_pending_dedupe",
-        "_schedule",
+        "_set_aside",
         "_state",
         "chunks",
         "fresh",
@@ -670,14 +736,15 @@ class Capture:
         check(state.capture is None, "a snapshot of this partition is being made")
         self.position = state.position
         """Of the record that the snapshot follows."""
-        entries = state.schedule if len(state.schedule) > SCHEDULE_ENTRIES else []
-        self.head = encode_head(state, with_schedule=not entries)
+        self._state = state
+        self._set_aside: deque[_Long] = deque()
+        chunks: list[ChunkRef] = []
+        self._set_long_aside(chunks)
+        self.head = encode_head(state, is_whole=False)
         self.fresh: dict[ChunkRef, bytes] = {}
         """Encoded and not yet taken by the caller."""
-        self._state = state
         self._pending: dict[int, Segment] = {}
         stored: Mapping[int, int] = dict(previous)
-        chunks: list[ChunkRef] = []
         for number, segment in state.segments.items():
             at = stored.get(number)
             if at is None or segment.revision > previous_position:
@@ -691,18 +758,31 @@ class Capture:
                 at = self.position
                 self._pending_dedupe[block.number] = block
             chunks.append((-1 - block.number, at))
-        self._schedule = deque(
-            (_SCHEDULE_FIRST + index, entries[start : start + SCHEDULE_ENTRIES])
-            for index, start in enumerate(range(0, len(entries), SCHEDULE_ENTRIES))
-        )
-        chunks += [(number, self.position) for number, _ in self._schedule]
         self.chunks: tuple[ChunkRef, ...] = tuple(chunks)
         if not self.is_done:
             state.capture = self
 
     @property
     def is_done(self) -> bool:
-        return not (self._pending or self._pending_dedupe or self._schedule)
+        return not (self._pending or self._pending_dedupe or self._set_aside)
+
+    def _set_long_aside(self, chunks: list[ChunkRef]) -> None:
+        """Copies: to copy a million entries takes some ten milliseconds, to encode them ten times that."""
+        state = self._state
+        if _is_long(state.schedule):
+            entries = list(state.schedule)
+            self._set_aside.append(_Long(_SCHEDULE_FIRST, iter(entries), len(entries), _encode_schedule))
+        long: Mapping[int, Any]
+        for long, number, encode in (
+            (state.dead, _DEAD_FIRST, _encode_dead),
+            (state.attempts, _ATTEMPTS_FIRST, _encode_attempts),
+            (state.moved, _MOVED_FIRST, _encode_moved),
+        ):
+            if _is_long(long):
+                self._set_aside.append(_Long(number, iter(long.copy().items()), len(long), encode))
+        for aside in self._set_aside:
+            count = -(-aside.left // SCHEDULE_ENTRIES)
+            chunks += [(number, self.position) for number in range(aside.number, aside.number + count)]
 
     def before_write(self, segment: Segment) -> None:
         """The segment is about to change: encode it as it is."""
@@ -719,10 +799,13 @@ class Capture:
         pending, blocks = self._pending, self._pending_dedupe
         if blocks and not pending and budget_segments > 0:
             self._encode_dedupe(blocks.pop(next(iter(blocks))))
-        elif self._schedule and not pending and budget_segments > 0:
-            number, entries = self._schedule.popleft()
-            packed = _pack(chain.from_iterable(entries))
-            self.fresh[number, self.position] = _SCHEDULE_MARK + packed
+        elif self._set_aside and not pending and budget_segments > 0:
+            long = self._set_aside[0]
+            self.fresh[long.number, self.position] = long.encode(list(islice(long.entries, SCHEDULE_ENTRIES)))
+            long.number += 1
+            long.left -= SCHEDULE_ENTRIES
+            if long.left <= 0:
+                self._set_aside.popleft()
         while pending and budget_segments > 0:
             budget_segments -= 1
             number = next(iter(pending))

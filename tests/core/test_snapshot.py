@@ -313,6 +313,54 @@ def test_a_long_schedule_is_captured_as_it_was_in_chunks_of_its_own(entries: int
     check_state_fully(again)
 
 
+def settle_next(driver: Driver, verb: Verb, count: int) -> None:
+    """The next items in line."""
+    shown = driver.reserve(count)
+    assert shown is not None
+    driver.settle(verb, shown, reason="why")
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_many_dead_and_many_released_items_are_captured_as_they_were_in_chunks_of_their_own(
+    over: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SCHEDULE_ENTRIES of dead items, of attempts and of new places; all change while they are captured."""
+    monkeypatch.setattr(snapshots, "SCHEDULE_ENTRIES", 30)
+    count = 30 + over
+    driver = Driver()
+    driver.produce(*[b"x"] * 3 * count)
+    settle_next(driver, Verb.DEAD, count)
+    settle_next(driver, Verb.RELEASE, count)
+    driver.seal()
+    state = driver.state
+    assert [len(state.dead), len(state.attempts), len(state.moved)] == [count, count, count]
+    wanted = state_hash(state)
+    capture = Capture(state)
+    driver.seal()
+    settle_next(driver, Verb.DEAD, 2 * count)
+    assert len(state.dead) == 3 * count
+    finished(capture)
+    of_their_own = [number for number, _ in capture.chunks if number < -(1 << 62)]
+    assert len(of_their_own) == (6 if over else 0)
+    again = load(PARTITION, capture.head, [capture.fresh[chunk] for chunk in capture.chunks])
+    assert state_hash(again) == wanted
+    check_state_fully(again)
+
+
+def test_what_is_no_chunk_of_dead_items_is_no_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "SCHEDULE_ENTRIES", 3)
+    driver = Driver()
+    driver.produce(*[b"x"] * 4)
+    settle_next(driver, Verb.DEAD, 4)
+    driver.seal()
+    capture = finished(Capture(driver.state))
+    chunks = [capture.fresh[chunk] for chunk in capture.chunks]
+    (index,) = [index for index, chunk in enumerate(chunks) if chunk.startswith(snapshots._DEAD_MARK)][:1]
+    chunks[index] = chunks[index][:-1]
+    with pytest.raises(SnapshotUnreadable):
+        load(PARTITION, capture.head, chunks)
+
+
 def test_an_older_head_has_its_dedupe_keys_in_it() -> None:
     driver = busy()
     head = msgspec.msgpack.decode(encode_head(driver.state))
