@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from querator.core import events as ev
 from querator.core.evolve import evolve
 from querator.core.invariants import InvariantViolation, check
 from querator.core.state import PartitionState
+
+MISFITS: Final = (KeyError, IndexError, ValueError, TypeError)
+"""What the core raises over an event that does not fit."""
 
 
 @contextmanager
@@ -18,8 +22,13 @@ def recorded_events() -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise InvariantViolation(f"an event does not fit the state that it meets: {error!r}") from error
+    except MISFITS as error:
+        raise misfit(error) from error
+
+
+def misfit(error: Exception) -> InvariantViolation:
+    """What one of MISFITS means."""
+    return InvariantViolation(f"an event does not fit the state that it meets: {error!r}")
 
 
 def evolve_in_turn(state: PartitionState, event: ev.Event, first_new: int) -> None:

@@ -16,12 +16,12 @@ import enum
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from struct import Struct
-from typing import BinaryIO, Final, TypeAlias
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import attrs
 import msgspec
 
-from querator.core.ids import Instant, PartitionId, Position
+from querator.core.ids import PartitionId, Position
 from querator.core.limits import CAPTURE_FRAME_BYTES_MAX
 from querator.core.snapshot import SnapshotUnreadable, load
 from querator.core.state import PartitionState
@@ -78,8 +78,10 @@ class Checkpoint:
         return state
 
 
-@attrs.frozen
+@attrs.define
 class CapturedRecord:
+    """Not frozen only because one is made for each record of a replay."""
+
     record: Record
     """With its payload block where it was kept, else with ``None``."""
     sizes: Sequence[int] | None = None
@@ -187,8 +189,8 @@ def read_capture(file: BinaryIO) -> Iterator[Captured]:
     records = 0
     where = len(MAGIC)
     expected = b"H"
+    start = file.read(_FRAME.size)
     while True:
-        start = file.read(_FRAME.size)
         if len(start) < _FRAME.size:
             raise CaptureUnreadable(f"the capture is cut off at byte {where}, behind {records} records")
         kind, length = _FRAME.unpack(start)
@@ -197,42 +199,41 @@ def read_capture(file: BinaryIO) -> Iterator[Captured]:
                 f"the capture is damaged at byte {where}: a frame of {length} bytes; "
                 f"at most {CAPTURE_FRAME_BYTES_MAX}"
             )
-        data = file.read(length)
-        found = file.read(CHECKSUM_BYTES)
-        if len(data) < length or len(found) < CHECKSUM_BYTES:
+        # One reading a frame: its rest, and how the next one begins.
+        end = length + CHECKSUM_BYTES
+        block = file.read(end + _FRAME.size)
+        if len(block) < end:
             raise CaptureUnreadable(f"the capture is cut off at byte {where}, behind {records} records")
+        data = block[:length]
         checksum = _next(checksum, start, data)
-        if found != checksum:
+        if block[length:end] != checksum:
             raise CaptureUnreadable(f"the capture is damaged at byte {where}, behind {records} records")
         if kind not in expected:
             raise CaptureUnreadable(f"a frame of kind {kind!r} at byte {where}, which is not known there")
         expected = b"CRE"
+        start = block[end:]
         try:
             thing = _decode(kind, data)
         except ValueError as error:
             raise CaptureUnreadable(f"a frame at byte {where} cannot be read: {error}") from error
-        where += _FRAME.size + length + CHECKSUM_BYTES
-        if isinstance(thing, CapturedRecord):
+        where += _FRAME.size + end
+        if kind == b"R":
             records += 1
         elif isinstance(thing, CaptureEnd):
             if thing.records != records:
                 raise CaptureUnreadable(f"{records} records in a capture of {thing.records}")
-            if file.read(1):
+            if start:
                 raise CaptureUnreadable(f"the capture goes on behind its end, byte {where}")
         yield thing
-        if isinstance(thing, CaptureEnd):
+        if kind == b"E":
             return
 
 
 def _decode(kind: bytes, data: bytes) -> Captured:
     """Raises ValueError."""
     if kind == b"R":
-        *fields, sizes = _RECORDS.decode(data)
-        partition, position, previous, nonce, at = fields[:5]
-        return CapturedRecord(
-            Record(PartitionId(partition), Position(position), previous, nonce, Instant(at), *fields[5:]),
-            sizes,
-        )
+        fields: Any = _RECORDS.decode(data)
+        return CapturedRecord(Record(*fields[:-1]), fields[-1])
     if kind == b"C":
         number, behind, its_hash, its_nonce, is_base, head, chunks = _CHECKPOINTS.decode(data)
         return Checkpoint(
@@ -248,7 +249,4 @@ def _start() -> bytes:
 
 
 def _next(before: bytes, start: bytes, data: bytes) -> bytes:
-    hasher = blake2b(before, digest_size=CHECKSUM_BYTES)
-    hasher.update(start)
-    hasher.update(data)
-    return hasher.digest()
+    return blake2b(b"".join((before, start, data)), digest_size=CHECKSUM_BYTES).digest()

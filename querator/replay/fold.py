@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from querator.actors.refold import evolve_in_turn, recorded_events
+from querator.actors.refold import MISFITS, evolve_in_turn, misfit, recorded_events
 from querator.core import events as ev
 from querator.core.ids import CATALOG_PARTITION, Instant, PartitionId, Position
 from querator.core.invariants import InvariantViolation, check
@@ -35,7 +35,7 @@ from querator.log.kinds import VERSION
 from querator.log.records import Record, Tail
 from querator.log.show import describe
 from querator.log.small import decode_small
-from querator.replay.capture import Captured, CapturedRecord, CaptureEnd, CaptureHead, Checkpoint
+from querator.replay.capture import Captured, CapturedRecord, CaptureHead, Checkpoint
 from querator.replay.redecide import Decided, Differs, Redecider
 
 COUNTS: Final = (
@@ -220,13 +220,13 @@ class PartitionReplay:
         on_event = self._on_event
         told = None if on_event is None else partial(on_event, record)
         try:
-            with recorded_events():
-                redecider.fold(state, events, decode_inputs(record.inputs), sizes, told)
-        except InvariantViolation:
+            return redecider.fold(state, events, decode_inputs(record.inputs), sizes, told)
+        except (*MISFITS, InvariantViolation) as error:
             done = len(redecider.replayed)
             self._event = events[done] if done < len(events) else None
-            raise
-        return redecider.replayed
+            if isinstance(error, InvariantViolation):
+                raise
+            raise misfit(error) from error
 
     def _fold(self, record: Record, events: Sequence[ev.Event], until: Instant | None) -> bool:
         state = self.state
@@ -278,21 +278,20 @@ class Replay:
         return None
 
     def take(self, thing: Captured) -> None:
-        match thing:
-            case CapturedRecord(record, sizes):
-                self._of(record.partition).take(record, sizes)
-                if record.item_max:
-                    self.items += record.item_max - record.item_min + 1
-            case Checkpoint():
-                found = self._of(thing.partition)
-                if thing.is_base:
-                    found.begin(thing)
-                else:
-                    found.compare(thing)
-            case CaptureHead():
-                self.head = thing
-            case CaptureEnd():
-                pass
+        # Not by match: there are as many of these as records.
+        if type(thing) is CapturedRecord:
+            record = thing.record
+            self._of(record.partition).take(record, thing.sizes)
+            if record.item_max:
+                self.items += record.item_max - record.item_min + 1
+        elif isinstance(thing, Checkpoint):
+            found = self._of(thing.partition)
+            if thing.is_base:
+                found.begin(thing)
+            else:
+                found.compare(thing)
+        elif isinstance(thing, CaptureHead):
+            self.head = thing
 
     def finish(self) -> None:
         for found in self.partitions.values():

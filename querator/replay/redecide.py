@@ -120,8 +120,9 @@ class Redecider:
         inputs: Inputs,
         sizes: Sequence[int] | None,
         on_event: OnEvent | None,
-    ) -> None:
-        """Fold a record's events, each as it is decided again. ``sizes``: of the record's payloads.
+    ) -> list[ev.Event]:
+        """Fold a record's events, each as it is decided again; what they are then. ``sizes``: of the
+        record's payloads.
 
         Raises:
             Differs: something else was recorded.
@@ -156,6 +157,7 @@ class Redecider:
                 decide(self, event)
         for late in moved[next_moved:]:
             self._move(late.segment, is_here=late.is_here)
+        return self.replayed
 
     # --- taking ---------------------------------------------------------------------------------------
 
@@ -390,7 +392,7 @@ class Redecider:
         while end < len(self._waiters) and self._waiters[end].call == call:
             end += 1
         waiters = self._waiters[start:end]
-        recorded = self._events[self._index : self._index + len(waiters)]
+        recorded = self._events[self._index : self._index + end - start]
         for index, event in enumerate(recorded):
             if type(event) is not ev.ItemsReserved:
                 raise Differs(self._index + index, event, None)
@@ -431,7 +433,8 @@ class Redecider:
                     timeout=waiter.timeout,
                     held=held,
                 )
-                subscription.linger_at = state.now + waiter.linger_for if waiter.linger_for else 0
+                if waiter.linger_for:
+                    subscription.linger_at = state.now + waiter.linger_for
                 subscriptions[waiter.number] = subscription
                 demand.subscribe(subscription)
         before = self._index
