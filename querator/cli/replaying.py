@@ -75,9 +75,22 @@ async def export(
         finally:
             partial.unlink(missing_ok=True)
     if source.json:
-        print_json({"file": str(file), "records": writer.records, "items": items, "payloads": payloads})
-    else:
-        note(f"{writer.records:,} records with {items:,} items, payloads {payloads}, in {file}")
+        print_json(
+            {
+                "file": str(file),
+                "records": writer.records,
+                "items": items,
+                "payloads": payloads,
+                "records_without_payloads": writer.without_payloads,
+            }
+        )
+        return
+    note(f"{writer.records:,} records with {items:,} items, payloads {payloads}, in {file}")
+    if writer.without_payloads:
+        note(
+            f"of {writer.without_payloads:,} them the log has dropped the payloads, and they were not kept: "
+            "neither they nor their sizes are in the capture"
+        )
 
 
 async def replay(

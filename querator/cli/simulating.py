@@ -47,6 +47,9 @@ _WORDS: Final = {
     "ended": "reservations' items that ended by themselves",
     "dead": "dead letters",
     "expired": "of them expired",
+    "moved": "of them to a dead queue",
+    "redriven": "brought back from the dead",
+    "removed": "cleared or deleted",
     "duplicates": "duplicates: delivered again after that",
     "late": "settled too late",
 }

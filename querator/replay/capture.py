@@ -4,7 +4,8 @@
     frames  kind, 1 byte · length of the body u32 · body (msgpack) · checksum, 8 bytes
             H  head: how payloads are kept, the queues and their partitions
             C  checkpoint: a partition's state behind a record, where a replay begins or is compared
-            R  record: all of the log's record; its payload block, nothing, or the payloads' sizes
+            R  record: all of the log's record; its payload block, nothing, or the payloads' sizes (nothing
+               as well where its payloads were not kept when the log dropped it)
             E  end: how many records there are
 
 Each checksum is a blake2b over the checksum before it and the frame, so that a frame that was changed,
@@ -26,12 +27,14 @@ from querator.core.limits import CAPTURE_FRAME_BYTES_MAX
 from querator.core.snapshot import SnapshotUnreadable, load
 from querator.core.state import PartitionState
 from querator.errors import LogError
-from querator.log.codec import PayloadBlock
+from querator.log.codec import PayloadBlock, checksum
 from querator.log.records import Record
 
 MAGIC: Final = b"querator capture 1\n"
 CHECKSUM_BYTES: Final = 8
 _FRAME: Final = Struct("<cI")
+NO_PAYLOAD: Final = checksum(b"")
+"""The checksum of the payloads of a record that has none."""
 
 
 class CaptureUnreadable(LogError):
@@ -85,7 +88,7 @@ class CapturedRecord:
     record: Record
     """With its payload block where it was kept, else with ``None``."""
     sizes: Sequence[int] | None = None
-    """Of the payloads, where only those were kept."""
+    """Of the payloads, where only those are here; ``None`` where they are not known either."""
 
 
 @attrs.frozen
@@ -116,6 +119,8 @@ class CaptureWriter:
         self._payloads = head.payloads
         self._checksum = _start()
         self.records = 0
+        self.without_payloads = 0
+        """Of them, those whose payloads, or sizes, should be here and were not to be had."""
         file.write(MAGIC)
         self._write(b"H", (head.payloads, head.queues))
 
@@ -134,14 +139,17 @@ class CaptureWriter:
         )
 
     def record(self, record: Record) -> None:
-        """A record that was read with its payloads.
+        """A record that was read with its payloads, or from where only the rest of it was kept.
 
         Raises:
             CorruptRecord: sizes are wanted, and its payload block is none.
         """
         sizes = None
-        if self._payloads is Payloads.SIZES:
-            sizes = PayloadBlock(record.payload or b"").sizes()
+        payload = b"" if record.payload_checksum == NO_PAYLOAD else record.payload
+        if payload is None:
+            self.without_payloads += self._payloads is not Payloads.DROPPED
+        elif self._payloads is Payloads.SIZES:
+            sizes = PayloadBlock(payload).sizes()
         self._write(
             b"R",
             (
@@ -154,7 +162,7 @@ class CaptureWriter:
                 record.item_max,
                 record.version,
                 record.events,
-                record.payload if self._payloads is Payloads.KEPT else None,
+                payload if self._payloads is Payloads.KEPT else None,
                 record.payload_checksum,
                 record.inputs,
                 record.hash,

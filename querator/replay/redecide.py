@@ -91,7 +91,8 @@ class Redecider:
         self._away: dict[int, list[Blank]] = {}
         """Payloads of segments that are in the log only."""
         self._unknown: dict[int, None] = {}
-        """Segments from before the replay's beginning: how long their payloads are is not known."""
+        """Segments with items whose payloads nobody knows the length of: from before the replay's beginning,
+        or of records of which only the rest was kept."""
         self._claimed: list[int] = []
         """Segments as they were at the last claim: none of their payloads was in memory, if the claimant
         records inputs; a record that has some tells."""
@@ -193,6 +194,9 @@ class Redecider:
             if type(event) is ev.ItemsProduced:
                 if sizes is None:
                     event.payloads = [_EMPTY] * event.count
+                    last = event.first_item + event.count - 1
+                    for segment in range(event.first_item >> SEGMENT_BITS, (last >> SEGMENT_BITS) + 1):
+                        self._unknown[segment] = None
                     continue
                 mine = sizes[offset : offset + event.count]
                 offset += event.count

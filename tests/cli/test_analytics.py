@@ -233,6 +233,12 @@ def test_a_log_that_was_pruned_is_asked_as_if_it_were_whole(cli: Run, tmp_path: 
     capture = str(tmp_path / "taken.capture")
     assert cli("log", "export", capture, "--data", str(data)).code == 0
     assert cli("replay", capture).code == 0
+    sizes = str(tmp_path / "sizes.capture")
+    taken = cli("log", "export", sizes, "--data", str(data), "--payloads", "sizes")
+    assert "neither they nor their sizes" in " ".join(taken.err.split())
+    assert cli("replay", sizes).code == 0
+    (played,) = cli("simulate", sizes, "--json").json
+    assert (played["ok"], played["recorded"]["completed"]) == (True, 6)
     # Whoever exports anew gets all of it.
     again = cli("analytics", "refresh", "--data", str(data), "--archive", str(tmp_path / "anew"))
     assert again.code == 0, again.err

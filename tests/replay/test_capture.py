@@ -26,6 +26,7 @@ from querator.replay.capture import (
 from querator.replay.fold import Replay
 from querator.replay.history import StoreHistory, read_queues, walk
 from tests.replay.logs import busy_log
+from tests.replay.test_redecide import crowd_log
 
 P = PartitionId(1)
 
@@ -78,6 +79,33 @@ async def test_payloads_may_stay_at_home(autojump_clock: MockClock, payloads: Pa
     assert replay.divergence is None
     sizes = [thing.sizes for thing in things if isinstance(thing, CapturedRecord) and thing.record.item_max]
     assert sizes == ([None] * 3 if payloads is Payloads.DROPPED else [[1, 2, 3], [4], [1]])
+
+
+@pytest.mark.parametrize("payloads", [Payloads.KEPT, Payloads.SIZES])
+async def test_records_of_which_the_payloads_are_gone_have_no_sizes(
+    autojump_clock: MockClock, payloads: Payloads
+) -> None:
+    """As an archive has them: what is left is decided again as far as it can be known."""
+    records = [record async for record in read_all(await crowd_log(), P, payloads=True)]
+    half = len(records) // 2
+    out = io.BytesIO()
+    writer = CaptureWriter(out, CaptureHead(payloads, {"q": [1]}))
+    for index, record in enumerate(records):
+        writer.record(attrs.evolve(record, payload=None) if index < half else record)
+    writer.finish()
+    assert writer.without_payloads == sum(bool(record.payload) for record in records[:half]) > 3
+    replay, things = replayed(out.getvalue())
+    assert replay.divergence is None
+    decided = replay.partitions[P].decided
+    # All of them take from one segment, of which too little is known.
+    assert decided.from_waiters == 0 < decided.assignments
+    found = [thing for thing in things if isinstance(thing, CapturedRecord)]
+    for index, thing in enumerate(found):
+        is_known = index >= half or not records[index].item_max
+        if payloads is Payloads.SIZES:
+            assert (thing.sizes is not None) == is_known
+        else:
+            assert thing.record.payload == (records[index].payload if is_known else None)
 
 
 async def test_a_stretch_brings_the_state_before_it(autojump_clock: MockClock) -> None:

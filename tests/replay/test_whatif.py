@@ -10,9 +10,19 @@ import trio
 from trio.testing import MockClock
 
 from benchmarks.replaying import make_capture
-from querator.core.commands import Clear, Delete, Pause, Verb
+from querator.core.commands import (
+    Clear,
+    Delete,
+    Import,
+    ImportedItem,
+    Pause,
+    PlaceSettlement,
+    Redrive,
+    SettlePlaces,
+    Verb,
+)
 from querator.core.events import Attributes
-from querator.core.ids import MILLISECOND, SECOND, Duration, PartitionId, Place
+from querator.core.ids import MILLISECOND, SECOND, Duration, Instant, PartitionId, Place
 from querator.core.policy import Backoff, Ordering
 from querator.env.virtual import virtual_env
 from querator.log.memory import MemoryLog
@@ -21,7 +31,7 @@ from querator.replay.history import read_queues, walk
 from querator.replay.whatif.loading import load, read_traffic
 from querator.replay.whatif.measures import Measures
 from querator.replay.whatif.simulation import Settings, Simulation
-from querator.replay.whatif.traffic import CannotSimulate, Traffic
+from querator.replay.whatif.traffic import CannotSimulate, DeleteItems, Traffic
 from querator.replay.whatif.verdict import COUNTS, Difference, compare
 from tests.actors.conftest import Client, World, settle_down
 
@@ -237,7 +247,7 @@ async def test_no_number_is_close_that_should_be_exact(autojump_clock: MockClock
     ]
 
 
-async def test_what_operators_did_is_done_again_or_refused(autojump_clock: MockClock) -> None:
+async def test_what_operators_did_is_done_again(autojump_clock: MockClock) -> None:
     world = World()
     async with world.node() as node:
         partition = await world.create(node)
@@ -264,8 +274,97 @@ async def test_what_operators_did_is_done_again_or_refused(autojump_clock: MockC
         assert simulated.timeline.waiting[-1] == 1
         command(Delete([Place(3)], "me"))
         await settle_down()
-        with pytest.raises(CannotSimulate, match="deleted"):
-            await traffic_of(cleared)
+        traffic = await traffic_of(cleared)
+        assert (traffic.recorded.removed, traffic.orders[-1][2]) == (3, DeleteItems((2,)))
+        simulated = play(traffic)
+        assert compare(traffic.recorded, simulated) == []
+        assert simulated.timeline.waiting[-1] == 0
+
+
+async def test_what_died_before_the_capture_cannot_be_brought_back_in_it(autojump_clock: MockClock) -> None:
+    world = World()
+    async with world.node() as node:
+        partition = await world.create(node)
+        client = Client(node, "s")
+        client.produce(b"a")
+        await settle_down()
+        client.reserve(1)
+        await settle_down()
+        client.settle(client.reservations[0], Verb.DEAD, reason="bad")
+        await settle_down()
+        behind = node.broker.actors[partition].tail + 1
+        node.broker.begin_turn()
+        node.broker.command(client, 5, partition, Redrive())
+        node.broker.end_turn()
+        await settle_down()
+    store = MemoryLog(virtual_env(1), world.disk)
+    assert (await traffic_of(store)).recorded.redriven == 1
+    with pytest.raises(CannotSimulate, match="begin it earlier"):
+        await traffic_of(store, start=behind)
+
+
+async def test_imported_items_come_back_with_their_past(autojump_clock: MockClock) -> None:
+    """Attempts that were made elsewhere, an end of life of their own, and a holder whom nobody knows here."""
+    world = World()
+    async with world.node(record_inputs=True) as node:
+        partition = await world.create(
+            node,
+            attempts_max=3,
+            expire_timeout=Duration(5 * SECOND),
+            reservation_timeout=Duration(2 * SECOND),
+        )
+        client = Client(node, "s")
+        client.produce(b"ours")
+        await settle_down()
+        now = node.env.clock.now()
+        node.broker.begin_turn()
+        imported = [
+            ImportedItem(b"tired", Attributes(attempts=2, produced_at=now - SECOND)),
+            ImportedItem(
+                b"held", Attributes(attempts=1, produced_at=now - SECOND), Instant(now + 8 * SECOND)
+            ),
+            ImportedItem(b"short", Attributes(produced_at=now, expires_at=now + SECOND)),
+        ]
+        node.broker.command(client, 5, partition, Import(imported))
+        node.broker.end_turn()
+        await trio.sleep(3)
+        for request in (51, 52):
+            client.reserve(1, request=request)
+            await settle_down()
+            client.settle(client.reservations[-1], Verb.RETRY, request=request + 10)
+            await trio.sleep(1)
+        await trio.sleep(20)
+        client.produce(b"last", request=99)
+        await settle_down()
+    traffic = await traffic_of(MemoryLog(virtual_env(1), world.disk))
+    recorded = traffic.recorded
+    assert (recorded.produced, recorded.expired, recorded.ended, recorded.dead) == (5, 2, 1, 3)
+    simulated = play(traffic)
+    assert compare(recorded, simulated) == []
+    assert simulated.timeline.reserved == recorded.timeline.reserved
+    assert play(traffic, policy={"attempts_max": 9}).dead < recorded.dead
+
+
+async def test_a_retry_by_place_does_not_look_at_the_limit(autojump_clock: MockClock) -> None:
+    """As over HTTP."""
+    world = World()
+    async with world.node(record_inputs=True) as node:
+        partition = await world.create(node, attempts_max=1)
+        client = Client(node, "s")
+        client.produce(b"a")
+        for request in (51, 52, 53):
+            client.reserve(1, request=request)
+            await settle_down()
+            place = Place(client.reservations[-1].runs[0][0])
+            await trio.sleep(1)
+            node.broker.begin_turn()
+            verb = Verb.COMPLETE if request == 53 else Verb.RETRY
+            node.broker.command(client, request + 10, partition, SettlePlaces([PlaceSettlement(place, verb)]))
+            node.broker.end_turn()
+            await settle_down()
+    traffic = await traffic_of(MemoryLog(virtual_env(1), world.disk))
+    assert (traffic.recorded.retried, traffic.recorded.dead, traffic.recorded.completed) == (2, 0, 1)
+    assert compare(traffic.recorded, play(traffic)) == []
 
 
 async def test_it_begins_where_nothing_is_left_of_before(autojump_clock: MockClock) -> None:

@@ -20,6 +20,10 @@ POINTS: Final = 240
 PERCENTILES: Final = (50, 90, 99)
 SESSION_LOST: Final = 7
 """A way to end beside the verbs: with the session. The others are the numbers of ``Verb``."""
+TAKEN: Final = 8
+"""An attempt at an item that was cleared or deleted meanwhile: how it would have ended is not known."""
+RETRY_UNLIMITED: Final = 9
+"""A retry beyond the limit of attempts, which the door that names items by place does not look at."""
 OPEN: Final = 0
 """An attempt that had not ended when the recording did."""
 
@@ -69,6 +73,11 @@ class Measures:
     dead: int = 0
     """Dead letters, however they came about; those that expired included."""
     expired: int = 0
+    moved: int = 0
+    """Of the dead, those that went to a dead queue."""
+    redriven: int = 0
+    removed: int = 0
+    """Cleared or deleted by an operator."""
     duplicates: int = 0
     """Deliveries of items whose last reservation had ended by itself: two may have worked on them."""
     late: int = 0
@@ -235,6 +244,8 @@ class Observer:
 
     _due_at: int = 0
     """Of the retry that is being settled."""
+    _reason: str = ""
+    """Of the death that is being settled, where the holder gave one."""
 
     def _released(self, event: ev.ItemsReleased) -> None:
         runs, total = self._taken(event.reservation, event.ranges, Verb.RELEASE)
@@ -242,31 +253,58 @@ class Observer:
         self._back(runs, self.state.now)
 
     def _by_itself(self, event: ev.ReservationEnded) -> None:
-        outcome = SESSION_LOST if event.why in ("session_lost", "given_up") else Verb.ENDED
+        outcome = self._own_end(event.reservation)
+        if event.why in ("session_lost", "given_up"):
+            outcome = SESSION_LOST
         runs, total = self._taken(event.reservation, event.ranges, outcome)
         self.measures.ended += total
         self._back(runs, self.state.now)
         for _, item, count in runs:
             self._ended.update(dict.fromkeys(range(item, item + count)))
 
+    def _own_end(self, number: int) -> int:
+        """A reservation that ends before its time ends with its session, or with a client that never
+        confirmed it: not by what the policy says."""
+        return SESSION_LOST if self.state.now <= self.state.reservations[number].ends_at else Verb.ENDED
+
     def _dying(self, event: ev.ItemsDied) -> None:
-        outcome = {"dead": Verb.DEAD, "retried": Verb.RETRY}.get(event.verb, Verb.ENDED)
+        is_end = event.verb == "ended"
+        outcome: int = Verb.DEAD if event.verb == "dead" else Verb.RETRY
+        if is_end:
+            outcome = self._own_end(event.reservation)
         self._due_at = -1
+        self._reason = event.reason
         _, total = self._taken(event.reservation, event.ranges, outcome)
+        self._dead(total)
+        if is_end:
+            self.measures.ended += total
+
+    def _dead(self, total: int) -> None:
         self.measures.dead += total
         self._died += total
-        if outcome is Verb.ENDED:
-            self.measures.ended += total
+        if self.state.policy.dead_target is not None:
+            self.measures.moved += total
 
     def _expired(self, event: ev.ItemsExpired) -> None:
         total = sum(count for _, count in event.runs)
-        self.measures.dead += total
         self.measures.expired += total
-        self._died += total
+        self._dead(total)
 
     def _redriven(self, event: ev.ItemsRedriven) -> None:
         for item, count in event.runs:
+            self.measures.redriven += count
             self._back([(0, item, count)], self.state.now)
+
+    def _cleared(self, event: ev.ItemsCleared) -> None:
+        state = self.state
+        total = state.ready if event.ready else 0
+        total += state.scheduled if event.scheduled else 0
+        total += state.reserved if event.reserved else 0
+        total += len(state.dead) - len(state.leaving) if event.dead else 0
+        self.measures.removed += total
+
+    def _deleted(self, event: ev.ItemsDeleted) -> None:
+        self.measures.removed += sum(count for _, count in event.runs)
 
 
 _OBSERVE: Final[dict[type, Callable[[Observer, Any], None]]] = {
@@ -279,4 +317,6 @@ _OBSERVE: Final[dict[type, Callable[[Observer, Any], None]]] = {
     ev.ItemsDied: Observer._dying,  # noqa: SLF001
     ev.ItemsExpired: Observer._expired,  # noqa: SLF001
     ev.ItemsRedriven: Observer._redriven,  # noqa: SLF001
+    ev.ItemsCleared: Observer._cleared,  # noqa: SLF001
+    ev.ItemsDeleted: Observer._deleted,  # noqa: SLF001
 }

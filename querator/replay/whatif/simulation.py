@@ -8,9 +8,9 @@ five, is drawn by the seed from attempts that were.
 
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 
@@ -21,15 +21,44 @@ from querator.core.commands import Verb
 from querator.core.decide import decide, decide_produce, decide_settle, to_ranges
 from querator.core.demand import Demand, Parked, Subscription
 from querator.core.due import end_reservation, next_due_at, run_due
-from querator.core.ids import Duration, Instant, PartitionId, ReservationNumber, SessionId
+from querator.core.ids import (
+    Duration,
+    Instant,
+    ItemNumber,
+    PartitionId,
+    Place,
+    ReservationNumber,
+    SessionId,
+)
 from querator.core.limits import RESERVATION_BYTES_MAX
 from querator.core.match import match, match_parked
 from querator.core.placement import index_of
 from querator.core.policy import Policy, encode_policy
-from querator.core.state import PartitionState
+from querator.core.reserve import show
+from querator.core.segments import BEHIND, READY, RESERVED, SCHEDULED
+from querator.core.state import OPEN as NOT_SETTLED
+from querator.core.state import PartitionState, Reservation
 from querator.env.virtual import SeededRng
-from querator.replay.whatif.measures import OPEN, SESSION_LOST, Measures, Observer, Timeline
-from querator.replay.whatif.traffic import BY_BACKOFF, Arrival, Ask, Slot, Subscribed, Traffic
+from querator.replay.whatif.measures import (
+    OPEN,
+    RETRY_UNLIMITED,
+    SESSION_LOST,
+    TAKEN,
+    Measures,
+    Observer,
+    Timeline,
+)
+from querator.replay.whatif.traffic import (
+    BY_BACKOFF,
+    Arrival,
+    Ask,
+    DeleteItems,
+    Order,
+    RedriveItems,
+    Slot,
+    Subscribed,
+    Traffic,
+)
 
 NEVER: Final = Instant(1 << 62)
 _PAGE: Final = 4_096
@@ -66,6 +95,13 @@ class _Worker:
     """It asks again as it did last when it has come to the end of what was recorded."""
 
 
+_Attempt: TypeAlias = tuple[int, int, int, str]
+"""How long it takes, how it ends, a retry's delay, why the item is set aside."""
+
+_NOBODY: Final = _Worker([], SessionId(""))
+"""Holds what an import brought reserved."""
+
+
 class _Partition(Observer):
     """One partition of the simulation."""
 
@@ -89,10 +125,10 @@ class _Partition(Observer):
             at = (event.run_until or event.deadline) + self._end_lag  # type: ignore[union-attr]
         elif kind is ev.ItemsProduced:
             at = event.due_at or event.expires_at  # type: ignore[union-attr]
-            if event.expires_at and event.attributes is not None:  # type: ignore[union-attr]
+            if event.attributes is not None:  # type: ignore[union-attr]
                 at = self.state.now
         elif kind is ev.ItemsRetried:
-            at = event.due_at  # type: ignore[union-attr]
+            at = event.due_at or self.state.now  # type: ignore[union-attr]
         elif kind is ev.ItemsDied or kind is ev.ItemsExpired:
             at = self.state.now + self.state.policy.dead_retention
         elif kind in _MAKE_DUE:
@@ -100,6 +136,23 @@ class _Partition(Observer):
         if at and at < self.alarm:
             self.alarm = Instant(at)
         Observer.apply(self, event)
+        state = self.state
+        if state.leaving:
+            self._move_on()
+        # What was behind another item of its key may be ready now, and past its time, or scheduled.
+        if state.expiries and state.expiries[0][0] < self.alarm:
+            self.alarm = Instant(state.expiries[0][0])
+        if state.schedule and state.schedule[0][0] < self.alarm:
+            self.alarm = Instant(state.schedule[0][0])
+
+    def _move_on(self) -> None:
+        """A dead queue takes what is for it, at once."""
+        state = self.state
+        for target, channel in state.outbound.items():
+            last = channel.first_move + len(channel.items) - 1
+            made, _ = decide(state, cmd.ConfirmMoves(PartitionId(target), last), Instant(state.now))
+            for event in made:
+                Observer.apply(self, event)
 
 
 _MAKE_DUE: Final = frozenset({ev.ReservationEnded, ev.ItemsReleased, ev.PolicyApplied})
@@ -130,6 +183,9 @@ class Simulation:
         """(when, rank among what is then, sequence, what, about what)."""
         self._sequence = 0
         self._tries = array("H", bytes(2 * traffic.items))
+        self._homes: dict[int, tuple[_Partition, int]] = {}
+        """Where the items are that orders name: (partition, item there)."""
+        self._draws_delays = "backoff" in settings.policy
         self._dice = SeededRng(settings.seed)
         self._pools: tuple[list[tuple[int, int]], list[tuple[int, int]]] | None = None
         self.now = traffic.began
@@ -160,14 +216,7 @@ class Simulation:
             if now < self.now:
                 now = self.now
             self.now = Instant(now)
-            for part in parts:
-                if part.alarm < now:
-                    part.alarm = NEVER
-                    part.touch(now)
-                    run_due(part.state, Instant(now), part.apply, traffic.end_lag)
-                    due = next_due_at(part.state, traffic.end_lag)
-                    if due is not None:
-                        part.alarm = Instant(due - 1)
+            self._run_due()
             while following < len(arrivals) and arrivals[following].at <= now:
                 self._arrive(arrivals[following])
                 following += 1
@@ -176,6 +225,7 @@ class Simulation:
                 _HAPPEN[what](self, about)
             if self._lingers:
                 self._demand.overdue(self.now)
+            self._run_due()
             self._match()
             turns += 1
             if not turns % _PAGE and self._progress is not None:
@@ -183,6 +233,18 @@ class Simulation:
         for part in parts:
             part.finish()
         return self._measures
+
+    def _run_due(self) -> None:
+        """What time alone makes happen by now."""
+        now = self.now
+        for part in self.partitions:
+            if part.alarm < now:
+                part.alarm = NEVER
+                part.touch(now)
+                run_due(part.state, now, part.apply, self._traffic.end_lag)
+                due = next_due_at(part.state, self._traffic.end_lag)
+                if due is not None:
+                    part.alarm = Instant(due - 1)
 
     def _at(self, when: int, what: int, about: Any, rank: int = 0) -> None:
         self._sequence += 1
@@ -199,8 +261,8 @@ class Simulation:
                 self._apply_policy(policy)
             else:
                 self._at(at, _POLICY, policy)
-        for at, index, command in traffic.orders:
-            self._at(at, _ORDER, (index, command))
+        for at, index, order in traffic.orders:
+            self._at(at, _ORDER, (index, order))
         if settings.consumers:
             self._engage(settings.consumers)
             return
@@ -243,8 +305,7 @@ class Simulation:
     # --- what happens -----------------------------------------------------------------------------------
 
     def _apply_policy(self, policy: Policy) -> None:
-        # Dead items stay where they died: no other queue is here to take them.
-        changed = attrs.evolve(policy, dead_target=None, **self._settings.policy)
+        changed = attrs.evolve(policy, **self._settings.policy)
         for part in self.partitions:
             part.touch(self.now)
             part.apply(ev.PolicyApplied(changed.version, encode_policy(changed), ""))
@@ -254,10 +315,31 @@ class Simulation:
         part.touch(self.now)
         due = Instant(arrival.at + arrival.delay if arrival.delay else 0)
         command = cmd.Produce(arrival.payloads, due, arrival.attributes)
-        made, _ = decide_produce(part.state, command, self.now)
+        made, answer = decide_produce(part.state, command, self.now)
+        base = part.state.next_item
         for event in made:
+            if arrival.is_import and type(event) is ev.ItemsProduced:
+                event.expires_at = Instant(0)
             part.apply(event)
-        part.numbers.extend(range(arrival.first, arrival.first + part.state.next_item - len(part.numbers)))
+        which: Sequence[int] = range(arrival.first, arrival.first + arrival.count)
+        if isinstance(answer, rep.Produced) and answer.duplicates:
+            known = dict.fromkeys(answer.duplicates)
+            which = [number for index, number in enumerate(which) if index not in known]
+        part.numbers.extend(which)
+        if self._traffic.named:
+            for item, number in enumerate(which, base):
+                if number in self._traffic.named:
+                    self._homes[number] = (part, item)
+        for index, count, lasts in arrival.reserved:
+            self._reserve_imported(part, base + index, count, lasts)
+
+    def _reserve_imported(self, part: _Partition, first: int, count: int, lasts: Duration) -> None:
+        """Items that somebody holds whom this queue does not know."""
+        deadline = Instant(self.now + lasts)
+        part.apply(ev.ItemsReserved(count, ItemNumber(first), _NOBODY.session, 0, deadline, Instant(0)))
+        self._part = part
+        shown = show(part.state, part.state.reservations[part.state.next_reservation - 1])
+        self._hand_over(Parked(_NOBODY, 0, count, NEVER, lasts, "", held=False), shown)
 
     def _route(self, arrival: Arrival) -> _Partition:
         parts = self.partitions
@@ -308,14 +390,35 @@ class Simulation:
     def _leave(self, subscription: Subscription[_Worker]) -> None:
         self._demand.unsubscribe(subscription)
 
-    def _order(self, about: tuple[int, cmd.Command]) -> None:
-        index, command = about
+    def _order(self, about: tuple[int, Order]) -> None:
+        index, order = about
         parts = self.partitions if self._is_spread else [self.partitions[index]]
         for part in parts:
             part.touch(self.now)
-            made, _ = decide(part.state, command, self.now)
+            made, _ = decide(part.state, self._command(part, order), self.now)
             for event in made:
                 part.apply(event)
+
+    def _command(self, part: _Partition, order: Order) -> cmd.Command:
+        """An order in the numbers of this partition, as far as it can be obeyed here."""
+        state = part.state
+        if isinstance(order, DeleteItems):
+            here = self._at_home(part, order.items)
+            kinds = (READY, BEHIND, SCHEDULED, RESERVED)
+            places = [Place(state.place_of(item)) for item in here if state.state_of(item) in kinds]
+            return cmd.Delete(places)
+        if isinstance(order, RedriveItems):
+            if order.items is None:
+                return cmd.Redrive(None, order.reason, items_max=state.next_item)
+            here = self._at_home(part, order.items)
+            dead = [ItemNumber(item) for item in here if item in state.dead and item not in state.leaving]
+            return cmd.Redrive(dead)
+        return order
+
+    def _at_home(self, part: _Partition, items: Sequence[int]) -> list[int]:
+        """Which of the traffic's items are in this partition, in its numbers."""
+        homes = [self._homes[which] for which in items if which in self._homes]
+        return [item for its_part, item in homes if its_part is part]
 
     # --- giving out ---------------------------------------------------------------------------------------
 
@@ -346,21 +449,21 @@ class Simulation:
         worker = waiter.asker
         if shown.count == 1:
             which = part.numbers[shown.runs[0][1]]
-            took, outcome, delay = self._attempt(which)
-            self._settle_at(part, number, 1, None, took, outcome, delay)
-            longest = took
+            attempt = self._attempt(which)
+            self._settle_at(part, number, 1, None, attempt)
+            longest = attempt[0]
         else:
-            groups: dict[tuple[int, int, int], list[int]] = {}
+            groups: dict[_Attempt, list[int]] = {}
             index = 0
             for _, item, count in shown.runs:
                 for which in part.numbers[item : item + count]:
                     groups.setdefault(self._attempt(which), []).append(index)
                     index += 1
             longest = 0
-            for (took, outcome, delay), indexes in groups.items():
+            for attempt, indexes in groups.items():
                 ranges = None if len(groups) == 1 else tuple(to_ranges(indexes))
-                self._settle_at(part, number, len(indexes), ranges, took, outcome, delay)
-                longest = max(longest, took)
+                self._settle_at(part, number, len(indexes), ranges, attempt)
+                longest = max(longest, attempt[0])
         if self._traffic.extends:
             self._extend_later(part, number, part.numbers[shown.runs[0][1]])
         if worker.asks and (worker.next < len(worker.asks) or worker.goes_on):
@@ -368,8 +471,8 @@ class Simulation:
             pause = following.pause if worker.next < len(worker.asks) else 0
             self._at(self.now + longest + pause, _ASK, worker, following.rank)
 
-    def _attempt(self, which: int) -> tuple[int, int, int]:
-        """(how long, how it ends, a retry's delay) of the next attempt at an item."""
+    def _attempt(self, which: int) -> _Attempt:
+        """The next attempt at an item."""
         traffic = self._traffic
         attempt = self._tries[which]
         self._tries[which] = attempt + 1
@@ -382,17 +485,20 @@ class Simulation:
             took, outcome = -1, OPEN
         if took < 0:
             took, outcome = self._draw(is_first=attempt == 0)
-        elif outcome == OPEN:
+        elif outcome in (OPEN, TAKEN):
             if self._settings.is_unchanged:
-                return self._traffic.ended - self.now + 1, OPEN, BY_BACKOFF
+                return took if outcome == TAKEN else traffic.ended - self.now + 1, OPEN, BY_BACKOFF, ""
             drawn, outcome = self._draw(is_first=attempt == 0)
             took = max(took, drawn)
         delay = BY_BACKOFF
-        if outcome == Verb.RETRY and traffic.delays:
+        if outcome in (Verb.RETRY, RETRY_UNLIMITED):
             delay = traffic.delays.get((which, attempt), BY_BACKOFF)
+            if delay == BY_BACKOFF and not self._draws_delays:
+                delay = traffic.drawn_delays.get((which, attempt), BY_BACKOFF)
+        reason = traffic.reasons.get((which, attempt), "") if outcome == Verb.DEAD else ""
         if self._settings.speed != 1.0:
             took = int(took / self._settings.speed)
-        return took, outcome, delay
+        return took, outcome, delay, reason
 
     def _draw(self, *, is_first: bool) -> tuple[int, int]:
         """An attempt like those that were recorded; of first ones, or of further ones."""
@@ -401,35 +507,31 @@ class Simulation:
             firsts = [
                 (took, outcome)
                 for took, outcome in zip(traffic.took, traffic.outcome, strict=True)
-                if took >= 0 and outcome != OPEN
+                if took >= 0 and outcome not in (OPEN, TAKEN)
             ]
-            further = [one for attempts in traffic.later.values() for one in attempts if one[1] != OPEN]
+            further = [
+                one for attempts in traffic.later.values() for one in attempts if one[1] not in (OPEN, TAKEN)
+            ]
             self._pools = (firsts or [(0, Verb.COMPLETE)], further or firsts or [(0, Verb.COMPLETE)])
         pool = self._pools[0 if is_first else 1]
         return pool[self._dice.randbelow(len(pool))]
 
     def _settle_at(
-        self,
-        part: _Partition,
-        number: int,
-        count: int,
-        ranges: ev.Ranges | None,
-        took: int,
-        outcome: int,
-        delay: int,
+        self, part: _Partition, number: int, count: int, ranges: ev.Ranges | None, attempt: _Attempt
     ) -> None:
+        took, outcome, _, _ = attempt
         if outcome == SESSION_LOST:
             self._at(self.now + took, _END, (part, number))
         elif outcome not in (OPEN, Verb.ENDED):
-            self._at(self.now + took, _SETTLE, (part, number, count, ranges, outcome, delay))
+            self._at(self.now + took, _SETTLE, (part, number, count, ranges, attempt))
 
     def _extend_later(self, part: _Partition, number: int, which: int) -> None:
         speed = self._settings.speed
         for after, by in self._traffic.extends.get((which, self._tries[which] - 1), ()):
             self._at(self.now + int(after / speed), _EXTEND, (part, number, by))
 
-    def _settle(self, about: tuple[_Partition, int, int, ev.Ranges | None, int, int]) -> None:
-        part, number, count, ranges, outcome, delay = about
+    def _settle(self, about: tuple[_Partition, int, int, ev.Ranges | None, _Attempt]) -> None:
+        part, number, count, ranges, (_, outcome, delay, reason) = about
         state = part.state
         reservation = state.reservations.get(number)
         if reservation is None:
@@ -437,12 +539,31 @@ class Simulation:
             return
         part.touch(self.now)
         due = cmd.BY_BACKOFF if delay == BY_BACKOFF else Instant(self.now + delay if delay else 0)
-        command = cmd.Settle(Verb(outcome), ReservationNumber(number), reservation.nonce, ranges, due)
+        if outcome == RETRY_UNLIMITED:
+            self._retry_by_place(part, reservation, ranges, Instant(self.now + max(delay, 0)))
+            return
+        command = cmd.Settle(Verb(outcome), ReservationNumber(number), reservation.nonce, ranges, due, reason)
         made, answer = decide_settle(state, command, self.now)
         if isinstance(answer, rep.Settled):
             self._measures.late += len(answer.refused)
         for event in made:
             part.apply(event)
+
+    def _retry_by_place(
+        self, part: _Partition, reservation: Reservation, ranges: ev.Ranges | None, due: Instant
+    ) -> None:
+        marks = reservation.marks
+        asked = ranges if ranges is not None else ((0, reservation.count),)
+        indexes = [index for first, count in asked for index in range(first, first + count)]
+        held = tuple((index, 1) for index in indexes if marks is None or marks[index] == NOT_SETTLED)
+        self._measures.late += len(indexes) - len(held)
+        if held:
+            settlements = [
+                cmd.PlaceSettlement(Place(place), Verb.RETRY, due) for place, _, _ in reservation.pick(held)
+            ]
+            made, _ = decide(part.state, cmd.SettlePlaces(settlements), self.now)
+            for event in made:
+                part.apply(event)
 
     def _end(self, about: tuple[_Partition, int]) -> None:
         part, number = about
@@ -457,7 +578,7 @@ class Simulation:
         if reservation is not None:
             part.touch(self.now)
             command = cmd.Settle(
-                Verb.EXTEND, ReservationNumber(number), reservation.nonce, timeout=Duration(max(by, 1))
+                Verb.EXTEND, ReservationNumber(number), reservation.nonce, timeout=Duration(max(by, 0))
             )
             made, _ = decide_settle(part.state, command, self.now)
             for event in made:

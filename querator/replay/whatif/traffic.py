@@ -13,21 +13,32 @@ where items had waited for it; else the slot asked as soon as it was free.
 from array import array
 from collections.abc import Sequence
 from heapq import heappop, heappush
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 
 from querator.core import commands as cmd
 from querator.core import events as ev
 from querator.core.commands import Verb
+from querator.core.evolve import find_reserved
 from querator.core.ids import Duration, Instant
 from querator.core.inputs import How, Inputs, Waiter
+from querator.core.invariants import violated
 from querator.core.limits import RESERVATION_BYTES_MAX, RESERVATION_END_LAG
 from querator.core.line import Run
 from querator.core.policy import Policy
 from querator.core.state import PartitionState, Reservation
 from querator.errors import QueratorError
-from querator.replay.whatif.measures import OPEN, Measures, Numbered, Observer, Timeline
+from querator.log.show import moment
+from querator.replay.whatif.measures import (
+    OPEN,
+    RETRY_UNLIMITED,
+    TAKEN,
+    Measures,
+    Numbered,
+    Observer,
+    Timeline,
+)
 
 BY_BACKOFF: Final = -1
 """As a retry's delay: what the queue's backoff says."""
@@ -54,6 +65,28 @@ class Arrival:
     attributes: ev.Attributes | None
     payloads: Sequence[Any]
     """As long as they were, without what was in them."""
+    is_import: bool = False
+    """It brings the end of each item's life along, or none."""
+    reserved: list[tuple[int, int, Duration]] = attrs.Factory(list)
+    """(index of the first, how many, for how long): imported items that somebody held elsewhere."""
+
+
+@attrs.frozen
+class DeleteItems:
+    """An operator deleted these, among all that are here."""
+
+    items: tuple[int, ...]
+
+
+@attrs.frozen
+class RedriveItems:
+    """An operator brought the dead back: these; or ``None``, all, or all of one reason."""
+
+    items: tuple[int, ...] | None
+    reason: str | None = None
+
+
+Order: TypeAlias = cmd.Command | DeleteItems | RedriveItems
 
 
 @attrs.define
@@ -113,12 +146,18 @@ class Traffic:
     """Its further attempts."""
     delays: dict[tuple[int, int], int] = attrs.Factory(dict)
     """(item, attempt from 0) to the delay that a retry asked for, where it was not the queue's."""
+    drawn_delays: dict[tuple[int, int], int] = attrs.Factory(dict)
+    """The same of those that were the queue's, and partly drawn."""
+    reasons: dict[tuple[int, int], str] = attrs.Factory(dict)
+    """(item, attempt from 0) to why its holder set it aside."""
     extends: dict[tuple[int, int], list[tuple[int, int]]] = attrs.Factory(dict)
     """(item that was first in its reservation, attempt) to (after how long, by how long) it was extended."""
     slots: list[Slot] = attrs.Factory(list)
     subscriptions: list[Subscribed] = attrs.Factory(list)
-    orders: list[tuple[Instant, int, cmd.Command]] = attrs.Factory(list)
+    orders: list[tuple[Instant, int, Order]] = attrs.Factory(list)
     """What operators did: when, to which partition."""
+    named: dict[int, None] = attrs.Factory(dict)
+    """Items that orders name."""
     has_inputs: bool = False
     end_lag: Duration = RESERVATION_END_LAG
     """How long past its time the node let a reservation stand."""
@@ -161,12 +200,17 @@ class _Reader(Observer):
         self._waiters: Sequence[Waiter] = ()
         self._next_waiter = 0
         self._subscribed: dict[tuple[str, int], Subscribed] = {}
-        self._extended: dict[int, list[tuple[int, int]]] = {}
+        self._first_attempts: dict[int, int] = {}
+        """Of open reservations whose first item was settled before the others: which attempt that was."""
+        self._touched: list[int] = []
+        """Reservations from which items are being taken away."""
+        self._first_new = 0
 
     def take(self, events: Sequence[ev.Event], sizes: Sequence[int] | None, inputs: Inputs) -> None:
         """One record."""
         self._waiters = inputs.waiters
         self._next_waiter = 0
+        self._first_new = self.state.next_item
         if inputs.waiters or inputs.late:
             self._traffic.has_inputs = True
         offset = 0
@@ -178,6 +222,8 @@ class _Reader(Observer):
             elif kind in _OUTSIDE:
                 self._outside(event)
             self.apply(event)
+            if self._touched:
+                self._drop_touched()
             if kind is ev.PolicyApplied and self._index == 0:
                 self._traffic.policies.append((Instant(self.state.now), self.state.policy))
         for late in inputs.late:
@@ -196,29 +242,128 @@ class _Reader(Observer):
         event.payloads = [_blank(size) for size in sizes] if sizes is not None else [_NONE] * event.count
         delay = Duration(event.due_at - now if event.due_at else 0)
         traffic.arrivals.append(
-            Arrival(now, self._index, first, event.count, delay, event.attributes, event.payloads)
+            Arrival(
+                now,
+                self._index,
+                first,
+                event.count,
+                delay,
+                event.attributes,
+                event.payloads,
+                _is_import(event.attributes),
+            )
         )
 
     def _outside(self, event: ev.Event) -> None:
-        command: cmd.Command
+        state = self.state
+        order: Order
         match event:
             case ev.PartitionPaused(author):
-                command = cmd.Pause(author)
+                order = cmd.Pause(author)
             case ev.PartitionResumed(author):
-                command = cmd.Resume(author)
+                order = cmd.Resume(author)
             case ev.ItemsCleared(ready, scheduled, reserved, dead, author):
-                command = cmd.Clear(ready, scheduled, reserved, dead, author)
-            case ev.ReservationExtended(reservation, deadline, _):
-                made = self.state.reservations[reservation].reserved_at
-                now = self.state.now
-                self._extended.setdefault(reservation, []).append((now - made, deadline - now))
+                order = cmd.Clear(ready, scheduled, reserved, dead, author)
+                if reserved:
+                    for reservation in state.reservations.values():
+                        self._take_away(reservation, reservation.pick(None))
+            case ev.ItemsDeleted(runs, _):
+                for item in _each(runs):
+                    found = find_reserved(state, state.place_of(item))
+                    if found is not None:
+                        self._take_away(found[0], [(0, item, 1)])
+                order = DeleteItems(self._name(_each(runs)))
+            case ev.ItemsRedriven(runs, _):
+                order = self._redrive(_each(runs))
+            case ev.ReservationExtended(number, deadline, _):
+                self._extend(state.reservations[number], deadline)
                 return
             case _:
-                raise CannotSimulate(
-                    f"items were {_OUTSIDE[type(event)]} at {self.state.now} microseconds, which can't be "
-                    "done again under another policy: simulate the time before or after"
-                )
-        self._traffic.orders.append((Instant(self.state.now), self._index, command))
+                violated(f"nobody knows how to do {type(event).__name__} again")
+        self._traffic.orders.append((Instant(state.now), self._index, order))
+
+    def _name(self, items: Sequence[int]) -> tuple[int, ...]:
+        """The items of an order, among all of the queue.
+
+        Raises:
+            CannotSimulate: one is from before the recording.
+        """
+        try:
+            found = tuple(self._which(item) for item in items)
+        except IndexError:
+            raise CannotSimulate(
+                f"at {moment(self.state.now)} an operator brought back or deleted items from before this "
+                "capture: begin it earlier"
+            ) from None
+        self._traffic.named.update(dict.fromkeys(found))
+        return found
+
+    def _which(self, item: int) -> int:
+        numbers, index = self._numbers.at(item)
+        return numbers[index]
+
+    def _redrive(self, items: list[int]) -> RedriveItems:
+        """All that were dead, or all of one reason, in the order of their deaths; or some."""
+        state = self.state
+        named = self._name(items)
+        here = [item for item in state.dead if item not in state.leaving]
+        if here == items:
+            return RedriveItems(None)
+        reasons = dict.fromkeys(state.dead[item][0] for item in items)
+        if len(reasons) == 1:
+            (reason,) = reasons
+            if [item for item in here if state.dead[item][0] == reason] == items:
+                return RedriveItems(None, reason)
+        return RedriveItems(named)
+
+    def _take_away(self, reservation: Reservation, runs: Sequence[Run]) -> None:
+        """Items that somebody works on are cleared or deleted."""
+        took = self.state.now - reservation.reserved_at
+        for _, item, count in runs:
+            for number in range(item, item + count):
+                self._note(self._which(number), took, TAKEN)
+        self._touched.append(reservation.number)
+
+    def _drop_touched(self) -> None:
+        for number in self._touched:
+            if number not in self.state.reservations:
+                self._close_row(number)
+        self._touched.clear()
+
+    def _extend(self, reservation: Reservation, deadline: int) -> None:
+        state = self.state
+        which = self._which(reservation.runs[0][1])
+        attempt = self._first_attempts.get(reservation.number, self._attempts_of(which))
+        by = deadline - state.now
+        if by == state.policy.reservation_timeout:
+            by = 0
+        self._traffic.extends.setdefault((which, attempt), []).append(
+            (state.now - reservation.reserved_at, by)
+        )
+
+    def _attempts_of(self, which: int) -> int:
+        """Attempts at the item that have ended."""
+        if self._traffic.took[which] < 0:
+            return 0
+        return 1 + len(self._traffic.later.get(which, ()))
+
+    def _note(self, which: int, took: int, outcome: int) -> int:
+        """An attempt at the item ended so; which one it was, from 0."""
+        traffic = self._traffic
+        if traffic.took[which] < 0:
+            traffic.took[which] = took
+            traffic.outcome[which] = outcome
+            return 0
+        attempts = traffic.later.setdefault(which, [])
+        attempts.append((took, outcome))
+        return len(attempts)
+
+    def _close_row(self, number: int) -> None:
+        """A reservation holds nothing any more: its holder can ask again."""
+        self._first_attempts.pop(number, None)
+        row = self._rows.pop(number, -1)
+        if row >= 0:
+            self._found.end[row] = self.state.now
 
     # --- reservations -----------------------------------------------------------------------------------
 
@@ -231,6 +376,11 @@ class _Reader(Observer):
             self._next_waiter += 1
         if waiter is not None and waiter.how is How.PUSHED:
             self._pushed(reservation, waiter)
+            return
+        if self._is_imported(reservation, waiter):
+            arrival = self._traffic.arrivals[-1]
+            index = self._which(reservation.runs[0][1]) - arrival.first
+            arrival.reserved.append((index, reservation.count, Duration(reservation.deadline - now)))
             return
         found = self._found
         self._rows[reservation.number] = len(found.at)
@@ -251,6 +401,13 @@ class _Reader(Observer):
             found.batch.append(waiter.batch or reservation.count)
             found.bytes_max.append(waiter.bytes_max or RESERVATION_BYTES_MAX)
             found.timeout.append(waiter.timeout)
+
+    def _is_imported(self, reservation: Reservation, waiter: Waiter | None) -> bool:
+        """An import brought it along."""
+        if waiter is not None:
+            return waiter.how is How.NOBODY
+        is_fresh = not reservation.session and reservation.runs[0][1] >= self._first_new
+        return is_fresh and self._traffic.arrivals[-1].is_import
 
     def _pushed(self, reservation: Reservation, waiter: Waiter) -> None:
         now = Instant(self.state.now)
@@ -283,46 +440,58 @@ class _Reader(Observer):
         traffic = self._traffic
         number = reservation.number
         took = state.now - reservation.reserved_at
-        delay = BY_BACKOFF
+        delay = drawn = BY_BACKOFF
         if outcome == Verb.RETRY and self._due_at >= 0:
-            delay = self._asked_delay(reservation, runs)
+            delay, drawn = self._asked_delay(reservation, runs)
+            if any(self._is_worn(item + at) for _, item, size in runs for at in range(size)):
+                outcome = RETRY_UNLIMITED
+                delay = self._due_at - state.now if self._due_at else 0
         ended: list[tuple[int, int]] | None = None
         if outcome == Verb.ENDED:
             if state.now <= reservation.ends_at + RESERVATION_END_LAG:
                 traffic.end_lag = Duration(0)
             row = self._rows.get(number, -1)
             _, _, ended = self._by_itself_ended.setdefault(number, (reservation.reserved_at, row, []))
-        is_first_extended = number in self._extended
+        is_part = reservation.left != count
         for _, item, size in runs:
             numbers, index = self._numbers.at(item)
             for at in range(index, index + size):
                 which = numbers[at]
-                attempt = 0
                 if traffic.took[which] < 0:
                     traffic.took[which] = took
                     traffic.outcome[which] = outcome
+                    attempt = 0
                 else:
-                    attempts = traffic.later.setdefault(which, [])
-                    attempts.append((took, outcome))
-                    attempt = len(attempts)
+                    attempt = self._note(which, took, outcome)
                 if delay != BY_BACKOFF:
                     traffic.delays[which, attempt] = delay
+                elif drawn != BY_BACKOFF:
+                    traffic.drawn_delays[which, attempt] = drawn
+                if outcome == Verb.DEAD:
+                    traffic.reasons[which, attempt] = self._reason
                 if ended is not None:
                     ended.append((which, attempt))
-                if is_first_extended:
-                    traffic.extends[which, attempt] = self._extended.pop(number)
-                    is_first_extended = False
-        if reservation.left == count:
-            row = self._rows.pop(number, -1)
-            if row >= 0:
-                self._found.end[row] = state.now
+                if is_part and item + at - index == reservation.runs[0][1]:
+                    self._first_attempts[number] = attempt
+        if not is_part:
+            self._close_row(number)
 
-    def _asked_delay(self, reservation: Reservation, runs: Sequence[Run]) -> int:
-        """What a retry asked for; BY_BACKOFF where that is what the queue's backoff would say."""
+    def _is_worn(self, item: int) -> bool:
+        """It is at its last attempt."""
+        state = self.state
+        most = state.attempts_max_of(item)
+        return bool(most) and state.attempts.get(item, 0) + 1 >= most
+
+    def _asked_delay(self, reservation: Reservation, runs: Sequence[Run]) -> tuple[int, int]:
+        """(what a retry asked for; BY_BACKOFF where that is what the queue's backoff would say, what that
+        said where it drew)."""
         state = self.state
         delay = self._due_at - state.now if self._due_at else 0
-        expected = state.policy.backoff.delay(state.attempts.get(runs[0][1], 0) + 1, reservation.number)
-        return BY_BACKOFF if delay == expected else delay
+        backoff = state.policy.backoff
+        if delay != backoff.delay(state.attempts.get(runs[0][1], 0) + 1, reservation.number):
+            return delay, BY_BACKOFF
+        # It draws by the reservation's number, which need not be the same another time.
+        return BY_BACKOFF, delay if backoff.base and backoff.jitter else BY_BACKOFF
 
     def _late(self, number: int, verb: int, at: int) -> None:
         """It had ended, and its holder worked on: so long the work takes."""
@@ -350,24 +519,20 @@ class _Reader(Observer):
         for reservation in state.reservations.values():
             took = state.now - reservation.reserved_at
             for _, item, size in reservation.pick(None):
-                numbers, index = self._numbers.at(item)
-                for at in range(index, index + size):
-                    which = numbers[at]
-                    if self._traffic.took[which] < 0:
-                        self._traffic.took[which] = took
-                        self._traffic.outcome[which] = OPEN
-                    else:
-                        self._traffic.later.setdefault(which, []).append((took, OPEN))
+                for number in range(item, item + size):
+                    self._note(self._which(number), took, OPEN)
 
 
-_OUTSIDE: Final[dict[type, str]] = {
-    ev.PartitionPaused: "held back",
-    ev.PartitionResumed: "let go",
-    ev.ItemsCleared: "cleared",
-    ev.ReservationExtended: "extended",
-    ev.ItemsDeleted: "deleted",
-    ev.ItemsRedriven: "brought back from the dead",
-}
+_OUTSIDE: Final = frozenset(
+    {
+        ev.PartitionPaused,
+        ev.PartitionResumed,
+        ev.ItemsCleared,
+        ev.ReservationExtended,
+        ev.ItemsDeleted,
+        ev.ItemsRedriven,
+    }
+)
 
 _NONE: Final[Any] = range(0)
 _BLANKS: Final[dict[int, Any]] = {}
@@ -378,6 +543,14 @@ def _blank(size: int) -> Any:
     if found is None:
         found = _BLANKS[size] = range(size)
     return found
+
+
+def _each(runs: ev.Runs) -> list[int]:
+    return [item for first, count in runs for item in range(first, first + count)]
+
+
+def _is_import(attributes: ev.Attributes | None) -> bool:
+    return attributes is not None and not (attributes.attempts is None and attributes.produced_at is None)
 
 
 class TrafficReader:

@@ -18,6 +18,9 @@ COUNTS: Final = (
     "ended",
     "dead",
     "expired",
+    "moved",
+    "redriven",
+    "removed",
     "duplicates",
 )
 """Must be what was recorded, to the item."""
