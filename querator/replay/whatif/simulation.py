@@ -225,7 +225,7 @@ class Simulation:
                 _HAPPEN[what](self, about)
             if self._lingers:
                 self._demand.overdue(self.now)
-            self._run_due()
+            # What is past its time only now, such as what was behind another item, may still be given out.
             self._match()
             turns += 1
             if not turns % _PAGE and self._progress is not None:
