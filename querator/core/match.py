@@ -7,6 +7,7 @@ from querator.core import events as ev
 from querator.core import replies as rep
 from querator.core.demand import Demand, Parked, Subscription
 from querator.core.ids import Instant, SessionId
+from querator.core.limits import RESERVATION_BYTES_MAX
 from querator.core.policy import Ordering
 from querator.core.reserve import reserve, show
 from querator.core.state import PartitionState, Reservation
@@ -37,16 +38,7 @@ def match(
     if not state.line.count or not demand.waiting or state.paused:
         return True
     for subscription, share in demand.candidates(_available(state), now):
-        session, generation = identity(subscription.asker)
-        event = reserve(
-            state,
-            share,
-            now,
-            session=session,
-            generation=generation,
-            timeout=subscription.timeout,
-            held=subscription.held,
-        )
+        event = _reserve_for(subscription, RESERVATION_BYTES_MAX, state, share, now, identity)
         if event is None:
             return True
         apply(event)
@@ -58,6 +50,27 @@ def match(
         subscription.fill(event.count, len(payloads[0]) if event.count == 1 else sum(map(len, payloads)))
         demand.served(subscription)
     return True
+
+
+def _reserve_for(
+    waiter: Parked[Asker] | Subscription[Asker],
+    bytes_max: int,
+    state: PartitionState,
+    share: int,
+    now: Instant,
+    identity: Callable[[Asker], tuple[SessionId, int]],
+) -> ev.ItemsReserved | None:
+    session, generation = identity(waiter.asker)
+    return reserve(
+        state,
+        share,
+        now,
+        session=session,
+        generation=generation,
+        timeout=waiter.timeout,
+        held=waiter.held,
+        bytes_max=bytes_max,
+    )
 
 
 def _available(state: PartitionState) -> int:
@@ -79,17 +92,7 @@ def serve_parked(
 ) -> bool:
     """Give these parked requests their shares; False when the line could not give (all of) them."""
     for parked, share in shares:
-        session, generation = identity(parked.asker)
-        event = reserve(
-            state,
-            share,
-            now,
-            session=session,
-            generation=generation,
-            timeout=parked.timeout,
-            held=parked.held,
-            bytes_max=parked.bytes_max,
-        )
+        event = _reserve_for(parked, parked.bytes_max, state, share, now, identity)
         if event is None:
             return False
         apply(event)

@@ -6,7 +6,7 @@ Where chance would have to be lucky (a commit under way), the strike waits for t
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import attrs
 import psycopg
@@ -14,7 +14,7 @@ import trio
 
 from tests.blackbox.arena import Arena
 from tests.blackbox.processes import until
-from tests.blackbox.proxy import Weather
+from tests.blackbox.proxy import Proxy, Weather
 
 Strike = Callable[[Arena], Awaitable[None]]
 
@@ -30,6 +30,18 @@ class Fault:
 
 
 APPEND_FAILED = ("log.append.failed",)
+
+
+@contextlib.contextmanager
+def under(weather: Weather, proxy: Proxy, arena: Arena, told: str) -> Iterator[None]:
+    """So it is between the two sides of a proxy for a while."""
+    arena.tell(told)
+    proxy.change(weather)
+    try:
+        yield
+    finally:
+        proxy.clear()
+
 
 # --- The server ------------------------------------------------------------------------------------
 
@@ -86,25 +98,21 @@ async def cut_clients(arena: Arena) -> None:
 async def swallow_clients(arena: Arena) -> None:
     """Half-open, one way or the other: what was sent never arrives, and nobody is told."""
     is_up = arena.dice.random() < 0.5
-    arena.tell(f"bytes {'from' if is_up else 'to'} clients vanish")
-    arena.door.change(Weather(swallows_up=is_up, swallows_down=not is_up))
-    await trio.sleep(0.7)
-    arena.door.clear()
+    weather = Weather(swallows_up=is_up, swallows_down=not is_up)
+    with under(weather, arena.door, arena, f"bytes {'from' if is_up else 'to'} clients vanish"):
+        await trio.sleep(0.7)
 
 
 async def stand_still(arena: Arena) -> None:
-    arena.tell("nothing moves between clients and server")
-    arena.door.change(Weather(stands_still=True))
-    await trio.sleep(0.7)
-    arena.door.clear()
+    with under(Weather(stands_still=True), arena.door, arena, "nothing moves between clients and server"):
+        await trio.sleep(0.7)
 
 
 async def crumble(arena: Arena) -> None:
     """Byte by byte and slowly, also in the middle of a WebSocket frame."""
-    arena.tell("bytes between clients and server come one by one")
-    arena.door.change(Weather(crumbs=True, delay=0.01))
-    await arena.more(100, 100)
-    arena.door.clear()
+    slow = Weather(crumbs=True, delay=0.01)
+    with under(slow, arena.door, arena, "bytes between clients and server come one by one"):
+        await arena.more(100, 100)
 
 
 # --- PostgreSQL: processes -------------------------------------------------------------------------
@@ -177,17 +185,14 @@ async def cut_in_commit(arena: Arena) -> None:
 
 async def swallow_answers(arena: Arena) -> None:
     """What PostgreSQL answers vanishes: commits that nobody hears of. Then the connections end."""
-    arena.tell("answers of PostgreSQL vanish")
-    arena.link.change(Weather(swallows_down=True))
-    await trio.sleep(0.5)
-    arena.link.clear()
+    with under(Weather(swallows_down=True), arena.link, arena, "answers of PostgreSQL vanish"):
+        await trio.sleep(0.5)
 
 
 async def crumble_link(arena: Arena) -> None:
-    arena.tell("bytes between server and PostgreSQL come one by one")
-    arena.link.change(Weather(crumbs=True, delay=0.005))
-    await arena.more(100, 100)
-    arena.link.clear()
+    slow = Weather(crumbs=True, delay=0.005)
+    with under(slow, arena.link, arena, "bytes between server and PostgreSQL come one by one"):
+        await arena.more(100, 100)
 
 
 # --- PostgreSQL: replication -----------------------------------------------------------------------
