@@ -1,5 +1,7 @@
 """A host, and the lives of the node on it: each is the whole production wiring, from start to death."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -50,6 +52,17 @@ class Life:
     """Set by SIGTERM."""
     stopped_at: float | None = None
     """When it had ended in order, by itself."""
+    errands: dict[trio.CancelScope, None] = attrs.Factory(dict)
+
+    @contextmanager
+    def errand(self) -> Iterator[None]:
+        """What somebody asked the node to do: it ends with the life."""
+        with trio.CancelScope() as scope:
+            self.errands[scope] = None
+            try:
+                yield
+            finally:
+                del self.errands[scope]
 
 
 class Machine:
@@ -213,6 +226,8 @@ class Machine:
         life.gate.resume()
         life.net.sever(self._world.hosts)
         life.scope.cancel()
+        for scope in life.errands:
+            scope.cancel()
         if life is self.life:
             self._files.lose_power()
             if self._crashed_at is None:

@@ -181,24 +181,29 @@ class Nemesis:
     # --- operators ------------------------------------------------------------------------------
 
     async def _snapshot(self, dice: Random) -> None:
-        application = self._world.application
-        if application is not None:
-            actors = list(application.node.broker.actors.values())
-            if actors:
-                self._world.trace.mark("snapshot.asked")
+        served = self._world.serving()
+        if served is None:
+            return
+        life, application = served
+        actors = list(application.node.broker.actors.values())
+        if actors:
+            self._world.trace.mark("snapshot.asked")
+            with life.errand():
                 await application.node.snapshots.take(dice.choice(actors))
 
     async def _turn_over(self, dice: Random) -> None:
         """History is closed by size every ten seconds; here an operator does it in between, and drops it."""
-        application = self._world.application
-        if application is None:
+        served = self._world.serving()
+        if served is None:
             return
+        life, application = served
         buckets = application.node.buckets
         try:
-            if dice.random() < 0.5:
-                await buckets.roll("memory")
-            else:
-                await buckets.prune("memory", buckets_kept=1)
+            with life.errand():
+                if dice.random() < 0.5:
+                    await buckets.roll("memory")
+                else:
+                    await buckets.prune("memory", buckets_kept=1)
         except LogError:
             self._world.trace.mark("bucket.unavailable")
 

@@ -219,47 +219,50 @@ class Workload:
         """Reserve by request, with and without waiting."""
         options, dice = self._options, self._dice("asker", number)
         name = f"asker-{number}"
-        while True:
-            try:
-                async with connect(
-                    self._addresses(number), client=name, env=env, reconnect_timeout=None
-                ) as client:
-                    while True:
-                        asked = trio.current_time()
-                        queue = f"q{dice.randrange(options.queues)}"
-                        with self._hungry(name, queue):
-                            batch = await client.reserve(
-                                queue,
-                                items=dice.choice((1, 3, 100)),
-                                wait=dice.choice((0, 0.5, 3)),
-                                held=dice.random() < 0.3,
-                            )
-                        if batch is None:
-                            self._trace.mark("reserve.nothing")
-                            await trio.sleep(dice.uniform(0.05, 0.5))
-                            continue
-                        self._received(name, batch, asked)
-                        await self._work(dice, batch)
-            except* ClientError as group:
-                self._trace.mark(f"asker.{type(group.exceptions[0]).__name__}")
-            await trio.sleep(dice.uniform(0.05, 0.5))
+
+        async def ask(client: Client) -> None:
+            asked = trio.current_time()
+            queue = f"q{dice.randrange(options.queues)}"
+            with self._hungry(name, queue):
+                batch = await client.reserve(
+                    queue,
+                    items=dice.choice((1, 3, 100)),
+                    wait=dice.choice((0, 0.5, 3)),
+                    held=dice.random() < 0.3,
+                )
+            if batch is None:
+                self._trace.mark("reserve.nothing")
+                await trio.sleep(dice.uniform(0.05, 0.5))
+            else:
+                self._received(name, batch, asked)
+                await self._work(dice, batch)
+
+        await self._again_and_again(env, name, number, dice, ask)
 
     async def reader(self, env: Env, number: int) -> None:
         """Look at the queues' counters, wherever somebody answers."""
         options, dice = self._options, self._dice("reader", number)
         name = f"reader-{number}"
+
+        async def look(client: Client) -> None:
+            await self._read(client, name, f"q{dice.randrange(options.queues)}")
+            await trio.sleep(dice.choice((0.01, 0.1, 0.4)))
+
+        await self._again_and_again(env, name, number, dice, look)
+
+    async def _again_and_again(
+        self, env: Env, name: str, number: int, dice: Random, deed: Callable[[Client], Awaitable[None]]
+    ) -> None:
+        """For ever, whatever comes between."""
         while True:
             try:
                 async with connect(
                     self._addresses(number), client=name, env=env, reconnect_timeout=None
                 ) as client:
                     while True:
-                        await self._read(client, name, f"q{dice.randrange(options.queues)}")
-                        await trio.sleep(dice.choice((0.01, 0.1, 0.4)))
-            except* Rejected as group:
-                self._trace.mark(f"reader.{group.exceptions[0]!s}")
+                        await deed(client)
             except* ClientError as group:
-                self._trace.mark(f"reader.{type(group.exceptions[0]).__name__}")
+                self._trace.mark(f"{name.rpartition('-')[0]}.{type(group.exceptions[0]).__name__}")
             await trio.sleep(dice.uniform(0.05, 0.5))
 
     async def _read(self, client: Client, name: str, queue: str) -> None:

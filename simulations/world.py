@@ -17,7 +17,7 @@ from querator.env.virtual import MemoryNetwork, MemoryStream, virtual_env
 from simulations.checkers.evidence import Facts, Sighting, Terms
 from simulations.disk import SimulatedDisk
 from simulations.hostile import Hostile
-from simulations.machine import DRIFT, Machine
+from simulations.machine import DRIFT, Life, Machine
 from simulations.nemesis import Nemesis
 from simulations.nodes import NodeRows
 from simulations.observations import Observations
@@ -93,10 +93,15 @@ class World:
     @property
     def application(self) -> Application | None:
         """The node's; of several: of the one that owns, as far as anybody can tell."""
-        if len(self.machines) == 1:
-            return self.machines[0].application
-        owner = self.owner()
-        return owner.application if owner is not None else None
+        served = self.serving()
+        return served[1] if served is not None else None
+
+    def serving(self) -> tuple[Life, Application] | None:
+        """The life that owns, likewise, and its application."""
+        machine = self.machines[0] if len(self.machines) == 1 else self.owner()
+        if machine is None or machine.life is None or machine.application is None:
+            return None
+        return machine.life, machine.application
 
     def owner(self) -> Machine | None:
         """One that says that it owns, and that nothing keeps from it."""
