@@ -52,6 +52,8 @@ class Life:
     """Set by SIGTERM."""
     stopped_at: float | None = None
     """When it had ended in order, by itself."""
+    could_hand_over: bool = False
+    """It reached the store when it ended."""
     errands: dict[trio.CancelScope, None] = attrs.Factory(dict)
 
     @contextmanager
@@ -196,6 +198,7 @@ class Machine:
         if not life.gate.is_severed:
             world.trace.note(life.name, "stopped")
             life.stopped_at = trio.current_time()
+            life.could_hand_over = not self.cable.is_cut
             self.kill(life)
 
     async def _insist(self, life: Life) -> None:

@@ -75,6 +75,6 @@ class Watch:
             world.trace.mark("owner.took_over")
             if before.stopped_at is not None:
                 world.trace.mark("owner.handed_over")
-                if self._able_since.get(owner.host, now) <= before.stopped_at:
+                if before.could_hand_over and self._able_since.get(owner.host, now) <= before.stopped_at:
                     world.facts.handed_over.append((before.stopped_at, now))
         self._host = owner.host
