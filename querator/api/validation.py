@@ -57,6 +57,9 @@ def read_produce(message: wire.Produce) -> Produce | Rejected:
         return invalid("producer", f"a producer's name is at most {limits.PRODUCER_NAME_BYTES_MAX} bytes")
     if message.sequence and not message.producer:
         return invalid("sequence", "a sequence needs a producer")
+    if message.producer and not message.sequence:
+        # All its messages would be taken for the first one, sent again.
+        return invalid("sequence", "a producer numbers its messages, from 1 on")
     if message.partition is not None and not 0 <= message.partition <= PARTITION_MAX:
         return invalid("partition", f"a partition is a number from 0 to {PARTITION_MAX}")
     due_at = _read_due_at(message.enqueue_at, len(payloads))
@@ -112,6 +115,10 @@ def _read_attributes(message: wire.Produce, count: int) -> Attributes | None | R
     for (field, bytes_max), column in zip(_TEXT_COLUMNS, texts, strict=True):
         if column is not None and (fault := _check_texts(field, column, bytes_max, count)) is not None:
             return fault
+    dedupe = message.dedupe_key
+    if dedupe is not None and (dedupe == "" or (isinstance(dedupe, list) and "" in dedupe)):
+        # Whoever means none would lose all items but the first.
+        return invalid("dedupe_key", "a dedupe key is not empty: leave it out, or null, where there is none")
     if headers is not None and (fault := _check_headers(headers, count)) is not None:
         return fault
     if timeout is not None:

@@ -235,22 +235,26 @@ def _check_queue(catalog: Catalog, queue: Queue) -> Rejected | None:
         detail = f"a queue has 1 to {limits.PARTITIONS_PER_QUEUE_MAX} partitions"
         return Rejected(Code.INVALID, detail, "partitions")
     if not 1 <= queue.reservation_timeout <= limits.QUEUE_TIMEOUT_MAX:
-        return Rejected(Code.INVALID, "out of range", "reservation_timeout")
+        detail = f"a reservation lasts 1 to {limits.QUEUE_TIMEOUT_MAX} µs"
+        return Rejected(Code.INVALID, detail, "reservation_timeout")
     if not 0 <= queue.expire_timeout <= limits.QUEUE_TIMEOUT_MAX:
-        return Rejected(Code.INVALID, "out of range", "expire_timeout")
+        detail = f"an item expires after 0 (never) to {limits.QUEUE_TIMEOUT_MAX} µs"
+        return Rejected(Code.INVALID, detail, "expire_timeout")
     if not 0 <= queue.attempts_max <= limits.ATTEMPTS_MAX_MAX:
         return Rejected(
             Code.INVALID,
-            f"0 (without limit) to {limits.ATTEMPTS_MAX_MAX}",
+            f"an item is tried at most 0 (without limit) to {limits.ATTEMPTS_MAX_MAX} times",
             "attempts_max",
         )
     if not 0 <= queue.dedupe_keys_max <= limits.DEDUPE_KEYS_MAX:
-        return Rejected(Code.INVALID, f"0 to {limits.DEDUPE_KEYS_MAX}", "dedupe_keys_max")
+        detail = f"a partition remembers 0 to {limits.DEDUPE_KEYS_MAX} dedupe keys"
+        return Rejected(Code.INVALID, detail, "dedupe_keys_max")
     if len(queue.reference.encode()) > limits.REFERENCE_BYTES_MAX:
         return Rejected(Code.INVALID, f"longer than {limits.REFERENCE_BYTES_MAX} bytes", "reference")
     for name in ("max_runtime", "dead_retention", "session_grace", "dedupe_window"):
         if not 0 <= getattr(queue, name) <= limits.QUEUE_TIMEOUT_MAX:
-            return Rejected(Code.INVALID, "out of range", name)
+            detail = f"a duration from 0 to {limits.QUEUE_TIMEOUT_MAX} µs"
+            return Rejected(Code.INVALID, detail, name)
     return _check_dead_queue(catalog, queue)
 
 
