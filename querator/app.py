@@ -284,10 +284,20 @@ async def check_catalog(stores: dict[str, LogStore]) -> None:
 
 
 async def read_secret(data: Path, env: Env) -> bytes:
-    """The node's secret, drawn at its first start; kept beside the log so that sessions can resume."""
+    """The node's secret, drawn at its first start; kept beside the log so that sessions can resume.
+
+    Raises:
+        ConfigError: what is there is too short to be one, so that resume tokens could be guessed.
+    """
     path = data / "session-secret"
     try:
-        return await env.files.read(path)
+        secret = await env.files.read(path)
+        if len(secret) < SECRET_BYTES:
+            raise ConfigError(
+                f"{path} is no secret of {SECRET_BYTES} bytes: remove it, and a new one is drawn; "
+                "sessions of before can't be resumed then"
+            )
+        return secret
     except FileNotFoundError:
         secret = env.rng.token_bytes(SECRET_BYTES)
         await env.files.make_directory(data)

@@ -15,7 +15,7 @@ from querator.cli.exits import CommandFailed, Exit
 from querator.cli.output import note, print_json
 from querator.core import limits
 from querator.env.real import allow_descriptors, real_env
-from querator.errors import ConfigError
+from querator.errors import ConfigError, DataLossSuspected
 from querator.journal import write_journal
 
 
@@ -195,7 +195,9 @@ async def serve(
             await serve_app(settings, env, ready, stop, connections_max=connections_within(allowed))
             nursery.cancel_scope.cancel()
     except* OSError as group:
-        raise CommandFailed(_cannot_listen(settings.address, group), Exit.FAILED) from group
+        raise _cannot_serve(settings, group) from group
+    except* DataLossSuspected as lost:
+        raise CommandFailed(_missing_end(lost), Exit.DATA) from lost
     finally:
         stop_journal()
     return Exit.OK
@@ -210,8 +212,24 @@ def _read_certificate_again(settings: config.Config, application: Application) -
         telemetry.emit("server.certificate.read", path=str(settings.tls_certificate))
 
 
-def _cannot_listen(address: str, group: BaseExceptionGroup[OSError]) -> str:
+def _missing_end(group: BaseExceptionGroup[DataLossSuspected]) -> str:
+    """Of the catalog: what other partitions lack halts them, and the server starts."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"address: cannot serve on {address}: {error}; choose another with --address"
+    return (
+        f"{error}: put back what is missing (the newest copy of the data directory, or the former primary); "
+        "if it is gone for good, `querator log accept-loss 0 --yes` goes on without it"
+    )
+
+
+def _cannot_serve(settings: config.Config, group: BaseExceptionGroup[OSError]) -> CommandFailed:
+    """What the system refused: a file has a name, an address has none."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"data: {settings.data} can't be used: {error.strerror}: {error.filename}"
+        return CommandFailed(f"{text}; choose another with --data", Exit.CONFIG)
+    text = f"address: cannot serve on {settings.address}: {error}; choose another with --address"
+    return CommandFailed(text, Exit.FAILED)

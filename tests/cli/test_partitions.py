@@ -34,6 +34,7 @@ def halted(data: Path, cli: Run) -> Iterator[Served]:
     refused = cli("serve", "--data", str(data), "--address", "127.0.0.1:0")
     assert refused.code == 65
     assert "had been acknowledged" in refused.err
+    assert "`querator log accept-loss 0 --yes`" in refused.err
     assert cli("log", "accept-loss", "0", "--data", str(data)).code == 2
     accepted = cli("log", "accept-loss", "0", "--yes", "--data", str(data), "--json")
     assert accepted.json[0]["accepted"] is True, accepted.err

@@ -1,5 +1,7 @@
 """The command line itself: help, mistakes, exit codes."""
 
+from pathlib import Path
+
 import pytest
 
 import querator
@@ -121,3 +123,12 @@ def test_a_wrong_setting_names_where_it_was_set(cli: Run, monkeypatch: pytest.Mo
 )
 def test_exit_codes(error: Exception, code: int) -> None:
     assert exit_code_of(error) == code
+
+
+@pytest.mark.parametrize("data", ["a-file", "a-file/below"])
+def test_a_data_directory_that_cannot_be_is_named_as_the_fault(cli: Run, tmp_path: Path, data: str) -> None:
+    (tmp_path / "a-file").write_text("no directory")
+    refused = cli("serve", "--data", str(tmp_path / data), "--address", "127.0.0.1:0")
+    assert refused.code == 78
+    assert refused.err.startswith(f"error: data: {tmp_path / data} can't be used: ")
+    assert "--data" in refused.err
