@@ -130,10 +130,11 @@ async def list_(
                         preview(found.get("payload")),
                     )
                 )
-    if target.json:
-        return
-    if not rows:
-        note(f"nothing is dead in {queue}")
+        if not rows and not target.json:
+            info = await q.call("queues.info", {"name": queue}, is_repeatable=True)
+            taker = info["dead_queue"]
+            note(f"nothing is dead in {queue}" + (f": what dies there goes on to {taker}" if taker else ""))
+    if target.json or not rows:
         return
     print_table(("ITEM", "PRODUCED", "ATTEMPTS", "REASON", "PAYLOAD"), rows, right=("ATTEMPTS",))
 

@@ -163,7 +163,10 @@ def test_dead_items_are_listed_and_come_back(on: Run, queue: str) -> None:
     assert on("consume", queue).out == "b\n"
     assert on("dead", "redrive", queue, "--json").json == [{"redriven": 2}]
     assert on("consume", queue).out == "a\nc\n"
-    assert "nothing is dead" in on("dead", "list", queue).err
+    assert on("dead", "list", queue).err == f"nothing is dead in {queue}\n"
+    assert on("queues", "create", "taker").code == 0
+    assert on("queues", "update", queue, "--dead-queue", "taker").code == 0
+    assert on("dead", "list", queue).err == f"nothing is dead in {queue}: what dies there goes on to taker\n"
 
 
 def test_an_items_history(on: Run, queue: str) -> None:
