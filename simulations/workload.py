@@ -168,7 +168,7 @@ class Workload:
                 with trio.CancelScope() as scope:
                     await self._consume(env, dice, f"consumer-{number}", life, scope)
             except* ClientError as group:
-                self._trace.mark(f"consumer.{type(group.exceptions[0]).__name__}")
+                self._trace.mark(f"consumer.{_why(group.exceptions[0])}")
             await trio.sleep(dice.uniform(0.05, 0.5))
 
     async def _consume(self, env: Env, dice: Random, name: str, life: int, scope: trio.CancelScope) -> None:
@@ -262,7 +262,7 @@ class Workload:
                     while True:
                         await deed(client)
             except* ClientError as group:
-                self._trace.mark(f"{name.rpartition('-')[0]}.{type(group.exceptions[0]).__name__}")
+                self._trace.mark(f"{name.rpartition('-')[0]}.{_why(group.exceptions[0])}")
             await trio.sleep(dice.uniform(0.05, 0.5))
 
     async def _read(self, client: Client, name: str, queue: str) -> None:
@@ -420,3 +420,8 @@ def _attempt(batch: Batch) -> int:
     """The highest attempt of a batch's items."""
     attempts = batch.column("attempts")
     return max(attempts) if isinstance(attempts, list) else attempts or 1
+
+
+def _why(error: BaseException) -> str:
+    """A refusal's code, else the kind of error."""
+    return str(error.code) if isinstance(error, Rejected) else type(error).__name__

@@ -1,7 +1,9 @@
-"""L2: of several nodes one owns, soon after the one before is gone, and at once where it handed over."""
+"""L2: of several nodes one owns, soon after the one before is gone, and at once where it handed over; none
+that knows less speaks for it."""
 
 from typing import Final
 
+from querator.core.replies import Code
 from simulations.checkers.evidence import Evidence
 
 UNOWNED_MAX: Final = 10.0
@@ -20,6 +22,11 @@ def check_owned(evidence: Evidence) -> list[str]:
         f"L2: nobody owned from {since:.1f} to {until:.1f}, and one could have"
         for since, until in facts.unowned
         if _longest_calm(troubles, since, until) > UNOWNED_MAX
+    ]
+    faults += [
+        f"L2: {payload!r} was refused, as if its queue were not there"
+        for payload, code in evidence.seen.refused.items()
+        if code == Code.UNKNOWN_QUEUE
     ]
     return faults + [
         f"L2: the owner had stopped at {stopped:.3f}, the next one owned at {owned:.3f} only"
