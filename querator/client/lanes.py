@@ -54,13 +54,10 @@ class Lanes:
         self._queued: dict[int, Lane] = {}
         """By partition: those in which batches wait, the next one first."""
         self._turn = draw
+        self.window = limits.PRODUCE_WINDOW
+        """Of each lane: its share of that."""
         self.unanswered = 0
         """Messages of all lanes."""
-
-    @property
-    def window(self) -> int:
-        """Of each: their share of PRODUCE_WINDOW."""
-        return max(1, limits.PRODUCE_WINDOW // max(1, len(self._order)))
 
     def all(self) -> list[Lane]:
         """For whoever looks at them."""
@@ -72,6 +69,7 @@ class Lanes:
         self._order = [known.pop(number) if number in known else Lane(number) for number in partitions]
         for index, lane in enumerate(self._order):
             lane.index = index
+        self.window = max(1, limits.PRODUCE_WINDOW // max(1, len(self._order)))
         self._left = [lane for lane in known.values() if lane.unanswered or lane.waiting]
 
     def of_key(self, key: str) -> Lane:
@@ -93,6 +91,8 @@ class Lanes:
 
     def next_queued(self) -> Lane | None:
         """A lane with a batch that can go."""
+        if not self._queued:
+            return None
         window = self.window
         for lane in self._queued.values():
             if lane.has_room(window):
@@ -112,6 +112,10 @@ class Lanes:
         away and has room; when all are away, to any."""
         window = self.window
         count = len(self._order)
+        # Nearly always the next one.
+        first = self._order[(self._turn + 1) % count]
+        if first.away_until <= now and first.has_room(window):
+            return first
         away: Lane | None = None
         is_somebody_there = False
         for step in range(1, count + 1):

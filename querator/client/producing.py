@@ -242,9 +242,10 @@ class Stream:
     @property
     def has_work(self) -> bool:
         """A message could go out now."""
-        return self.lanes.next_queued() is not None or (
-            bool(self._anywhere) and self.lanes.next_anywhere(self._sequence) is not None
-        )
+        lanes = self.lanes
+        if self._anywhere and lanes.next_anywhere(self._sequence) is not None:
+            return True
+        return lanes.is_queued and lanes.next_queued() is not None
 
     @property
     def is_quiet(self) -> bool:
