@@ -393,3 +393,29 @@ async def test_it_begins_where_nothing_is_left_of_before(autojump_clock: MockClo
     traffic = await traffic_of(MemoryLog(virtual_env(1), world.disk), start=behind)
     assert counts(play(traffic)) == counts(traffic.recorded)
     assert traffic.recorded.produced == 1
+
+
+async def test_an_item_that_was_mended_and_brought_back_stays_mended(autojump_clock: MockClock) -> None:
+    """What it took before its death is not tried again after it."""
+    world = World()
+    async with world.node(record_inputs=True) as node:
+        partition = await world.create(node, attempts_max=3)
+        client = Client(node, "s")
+        client.produce(b"a")
+        for request in (51, 52, 53, 54):
+            client.reserve(1, request=request)
+            await settle_down()
+            verb = Verb.RETRY if request < 54 else Verb.COMPLETE
+            client.settle(client.reservations[-1], verb, request=request + 10)
+            await trio.sleep(1)
+            if request == 53:
+                node.broker.begin_turn()
+                node.broker.command(client, 5, partition, Redrive())
+                node.broker.end_turn()
+                await settle_down()
+    traffic = await traffic_of(MemoryLog(virtual_env(1), world.disk))
+    recorded = traffic.recorded
+    assert (recorded.retried, recorded.dead, recorded.redriven, recorded.completed) == (2, 1, 1, 1)
+    assert compare(recorded, play(traffic)) == []
+    fewer = play(traffic, policy={"attempts_max": 1})
+    assert (fewer.retried, fewer.dead, fewer.redriven, fewer.completed) == (0, 1, 1, 1)

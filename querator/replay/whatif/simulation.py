@@ -398,6 +398,17 @@ class Simulation:
             made, _ = decide(part.state, self._command(part, order), self.now)
             for event in made:
                 part.apply(event)
+                if type(event) is ev.ItemsRedriven:
+                    for first, count in event.runs:
+                        self._revive(part.numbers[first : first + count])
+
+    def _revive(self, items: Sequence[int]) -> None:
+        """Brought back from the dead, an item goes on with the attempts that it had after that."""
+        for which in items:
+            for attempt in self._traffic.redriven.get(which, ()):
+                if attempt >= self._tries[which]:
+                    self._tries[which] = attempt
+                    break
 
     def _command(self, part: _Partition, order: Order) -> cmd.Command:
         """An order in the numbers of this partition, as far as it can be obeyed here."""
@@ -454,13 +465,21 @@ class Simulation:
             longest = attempt[0]
         else:
             groups: dict[_Attempt, list[int]] = {}
+            tries: dict[_Attempt, int] = {}
             index = 0
             for _, item, count in shown.runs:
-                for which in part.numbers[item : item + count]:
-                    groups.setdefault(self._attempt(which), []).append(index)
+                for its_number, which in enumerate(part.numbers[item : item + count], item):
+                    attempt = self._attempt(which)
+                    if attempt not in groups:
+                        groups[attempt] = []
+                        tries[attempt] = _tries(part.state, its_number)
+                    groups[attempt].append(index)
                     index += 1
             longest = 0
-            for attempt, indexes in groups.items():
+            # One request lets those die that failed too often, then retries what failed least often first.
+            ordered = sorted(groups, key=lambda attempt: tries[attempt] if attempt[1] == Verb.RETRY else 0)
+            for attempt in ordered:
+                indexes = groups[attempt]
                 ranges = None if len(groups) == 1 else tuple(to_ranges(indexes))
                 self._settle_at(part, number, len(indexes), ranges, attempt)
                 longest = max(longest, attempt[0])
@@ -583,6 +602,13 @@ class Simulation:
             made, _ = decide_settle(part.state, command, self.now)
             for event in made:
                 part.apply(event)
+
+
+def _tries(state: PartitionState, item: int) -> int:
+    """Attempts that ended; -1 where the running one is the last."""
+    done = state.attempts.get(item, 0)
+    most = state.attempts_max_of(item)
+    return -1 if most and done + 1 >= most else done
 
 
 def _usual(found: list[tuple[Any, ...]]) -> tuple[Any, ...]:

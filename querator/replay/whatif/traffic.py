@@ -150,6 +150,8 @@ class Traffic:
     """The same of those that were the queue's, and partly drawn."""
     reasons: dict[tuple[int, int], str] = attrs.Factory(dict)
     """(item, attempt from 0) to why its holder set it aside."""
+    redriven: dict[int, list[int]] = attrs.Factory(dict)
+    """Item to the attempts (from 0) that came first after it was brought back from the dead."""
     extends: dict[tuple[int, int], list[tuple[int, int]]] = attrs.Factory(dict)
     """(item that was first in its reservation, attempt) to (after how long, by how long) it was extended."""
     slots: list[Slot] = attrs.Factory(list)
@@ -306,6 +308,8 @@ class _Reader(Observer):
         """All that were dead, or all of one reason, in the order of their deaths; or some."""
         state = self.state
         named = self._name(items)
+        for which in named:
+            self._traffic.redriven.setdefault(which, []).append(self._attempts_of(which))
         here = [item for item in state.dead if item not in state.leaving]
         if here == items:
             return RedriveItems(None)
