@@ -5,7 +5,7 @@ without it.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from html import escape
 from importlib import resources
 from math import floor, log10
@@ -31,17 +31,24 @@ _ROUND_SECONDS: Final = (
 )
 """Ends of an axis of seconds whose quarters are round as well."""
 _TIME_TICKS: Final = 6
+_INTRO: Final = (
+    "Items are <b>produced</b> into this queue and wait until a consumer has <b>reserved</b> them: while it "
+    "holds them, nobody else gets them. It <b>completes</b> what it has done; what fails is tried again, and "
+    "is <b>dead</b> when it was tried too often."
+)
 
 
 def make_page(report: Report) -> str:
     """The whole page."""
+    is_short = report.until - report.since < timedelta(hours=1)
+    form = "%Y-%m-%d %H:%M:%S" if is_short else "%Y-%m-%d %H:%M"
     template = Template((resources.files("querator.analytics") / "page.html").read_text())
     return template.substitute(
         title=escape(f"{report.queue}: {report.kind}"),
-        queue=escape(report.queue),
+        heading=escape(f"Queue {report.queue}" if report.intro is None else f"{report.queue}: {report.kind}"),
+        intro=_INTRO if report.intro is None else escape(report.intro),
         period=escape(
-            f"{report.since:%Y-%m-%d %H:%M} to {report.until:%Y-%m-%d %H:%M} UTC · "
-            f"one point is {say_width(report.width)}"
+            f"{report.since:{form}} to {report.until:{form}} UTC · one point is {say_width(report.width)}"
         ),
         figures="".join(map(_figure, report.figures)),
         charts="".join(_chart(index, chart, report) for index, chart in enumerate(report.charts)),

@@ -72,6 +72,8 @@ class Report:
     charts: list[Chart]
     tables: list[Table]
     kind: str = "queue report"
+    intro: str | None = None
+    """What it is about; ``None``: what a queue is."""
 
 
 def choose_width(since: datetime, until: datetime) -> timedelta:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from querator.cli.exits import UsageError
 from querator.cli.logs import Source
 from querator.cli.output import format_duration, format_instant, note, print_json, print_table
+from querator.cli.reading import open_capture
 from querator.client.durations import parse_instant
 from querator.core.commands import Listing, ListItems
 from querator.core.ids import PartitionId, Position
@@ -141,7 +142,7 @@ async def _open(source: Source, capture: Path | None) -> AsyncIterator[History]:
     if capture is not None:
         if source.data is not None or source.log is not None:
             raise UsageError("--capture: a capture or a log (--data, --log), not both")
-        with capture.open("rb") as content:
+        with open_capture(capture) as content:
             history = CaptureHistory(read_capture(content))
         yield history
         return
@@ -164,7 +165,15 @@ async def _states(history: History, queue: str, when: str, partition: int | None
             f"a position is one of a partition's log, and {queue} has several: name one with --partition "
             f"({', '.join(map(str, numbers))}), or say a time"
         )
-    return [await state_at(history, PartitionId(number), moment) for number in numbers]
+    states = [await state_at(history, PartitionId(number), moment) for number in numbers]
+    if isinstance(history, CaptureHistory):
+        if moment.at is not None and moment.at > history.ended:
+            note(
+                f"the capture ends at {format_instant(history.ended)}: what happened after that is not in it"
+            )
+        if moment.position is not None and moment.position > states[0].position:
+            note(f"the capture ends with record {states[0].position}: what happened after that is not in it")
+    return states
 
 
 def _moment(text: str) -> Moment:

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import AsyncGenerator, Iterable
-from typing import Final
+from pathlib import Path
+from typing import BinaryIO, Final
 
 import trio
 
-from querator.cli.exits import CommandFailed, Exit
+from querator.cli.exits import CommandFailed, Exit, UsageError
 from querator.core import limits
 
 CHUNK_BYTES: Final = 262_144
@@ -24,6 +25,18 @@ async def read_chunks(descriptor: int) -> AsyncGenerator[bytes, None]:
         if not chunk:
             return
         yield chunk
+
+
+def open_capture(file: Path) -> BinaryIO:
+    """To be closed by the caller.
+
+    Raises:
+        UsageError: there is no such file, or it cannot be read.
+    """
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}; captures are made by querator log export") from error
 
 
 class LineSplitter:

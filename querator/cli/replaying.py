@@ -11,7 +11,7 @@ from querator.cli.exits import Exit, UsageError
 from querator.cli.logs import Source, chosen
 from querator.cli.output import note, print_fields, print_json, print_table, print_text
 from querator.cli.progress import Progress
-from querator.cli.reading import size_of
+from querator.cli.reading import open_capture, size_of
 from querator.core import events as ev
 from querator.core.ids import CATALOG_PARTITION, PartitionId
 from querator.env.real import real_env
@@ -114,7 +114,7 @@ async def replay(
         if source.data is not None or source.log is not None:
             raise UsageError("replay takes a FILE or a log (--data, --log), not both")
         with (
-            file.open("rb") as content,
+            open_capture(file) as content,
             Progress(
                 env.clock, "replayed", bytes_total=size_of(content.fileno()), is_wanted=is_wanted
             ) as progress,

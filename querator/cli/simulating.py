@@ -15,7 +15,7 @@ from querator.cli.exits import Exit, UsageError
 from querator.cli.options import read_duration
 from querator.cli.output import complain, note, print_json, print_table, print_text
 from querator.cli.progress import Progress
-from querator.cli.reading import size_of
+from querator.cli.reading import open_capture, size_of
 from querator.core.ids import SECOND
 from querator.core.limits import ATTEMPTS_MAX_MAX, PARTITIONS_PER_QUEUE_MAX
 from querator.core.policy import Backoff, Ordering
@@ -88,10 +88,12 @@ def simulate(
     within 5 % or 20 ms), nothing is predicted; exit code 65. See docs/WHATIF.md.
     """
     settings = _settings(set_ or [], consumers, speed, seed)
+    if html is not None and not html.parent.is_dir():
+        raise UsageError(f"--html: there is no directory {html.parent}")
     env = real_env()
     is_wanted = not json
     with (
-        file.open("rb") as content,
+        open_capture(file) as content,
         Progress(env.clock, "read", bytes_total=size_of(content.fileno()), is_wanted=is_wanted) as progress,
     ):
         recording = load(read_capture(content), queue, lambda items: progress.update(items, content.tell()))
@@ -363,12 +365,14 @@ def _report(queue: str, settings: Settings, recorded: Measures, simulated: Measu
         tables=[
             Table(
                 "Recorded and simulated",
-                _say_settings(settings),
+                "Played unchanged, it came out as it was recorded: every count, and each percentile within "
+                "5 % or 20 ms.",
                 ["", "recorded", "simulated", "change"],
                 _rows(recorded, simulated),
             )
         ],
         kind="what if",
+        intro=f"The recorded traffic, played again. {_say_settings(settings)}.",
     )
 
 
@@ -381,11 +385,21 @@ def _or_none(value: int | None) -> float | None:
 
 
 def _say_settings(settings: Settings) -> str:
-    parts = [f"{name} = {value}" for name, value in settings.policy.items()]
+    parts = [
+        f"{'max_attempts' if name == 'attempts_max' else name} = {_say_value(name, value)}"
+        for name, value in settings.policy.items()
+    ]
     if settings.partitions:
         parts.append(f"partitions = {settings.partitions}")
     if settings.consumers:
         parts.append(f"{settings.consumers} consumers")
     if settings.speed != 1.0:
         parts.append(f"work {settings.speed:g} times as fast")
-    return "Changed: " + (", ".join(parts) if parts else "nothing") + ". Durations in microseconds."
+    return "Changed: " + (", ".join(parts) if parts else "nothing")
+
+
+def _say_value(name: str, value: Any) -> str:
+    if isinstance(value, Backoff):
+        base, limit = say_seconds(value.base / SECOND), say_seconds(value.limit / SECOND)
+        return f"{base}, {value.factor:g} times as long each time up to {limit}, jitter {value.jitter:g}"
+    return say_seconds(value / SECOND) if name in _DURATIONS else str(value)

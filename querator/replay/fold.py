@@ -230,14 +230,17 @@ class PartitionReplay:
 
     def _fold(self, record: Record, events: Sequence[ev.Event], until: Instant | None) -> bool:
         state = self.state
+        before = state.position
         state.position = record.position
         first_new = state.next_item
         on_event = self._on_event
         with recorded_events():
             for event in events:
-                self._event = event
                 if type(event) is ev.TurnStarted and until is not None and event.at > until:
+                    if event is events[0]:
+                        state.position = before
                     return False
+                self._event = event
                 evolve_in_turn(state, event, first_new)
                 if on_event is not None:
                     on_event(record, event)

@@ -79,6 +79,8 @@ class CaptureHistory:
         self._queues: dict[str, list[int]] = {}
         self._checkpoints: dict[int, list[Checkpoint]] = {}
         self._records: dict[int, list[Record]] = {}
+        self.ended = Instant(0)
+        """When its last record was written."""
         for thing in things:
             if isinstance(thing, CaptureHead):
                 self._queues = thing.queues
@@ -87,6 +89,7 @@ class CaptureHistory:
             elif isinstance(thing, CapturedRecord):
                 thing.record.payload = None
                 self._records.setdefault(thing.record.partition, []).append(thing.record)
+                self.ended = max(self.ended, thing.record.written_at)
 
     async def queues(self) -> dict[str, list[int]]:
         return self._queues

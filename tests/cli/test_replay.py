@@ -110,3 +110,22 @@ def test_what_makes_no_sense_is_said(cli: Run, data: Path, arguments: list[str],
     assert done.code == 2, done.err
     for word in words:
         assert word in done.err
+
+
+def test_a_capture_that_is_not_there_or_not_asked_for_so_late_is_said(
+    cli: Run, data: Path, tmp_path: Path
+) -> None:
+    for command in (("replay",), ("simulate",), ("at", "1", "q", "--capture")):
+        refused = cli(*command, str(tmp_path / "nowhere"))
+        assert refused.code == 2
+        assert "No such file" in refused.err
+    capture = str(tmp_path / "taken.capture")
+    assert cli("log", "export", capture, "--data", str(data)).code == 0
+    for moment in (LATER, "999999"):
+        done = cli("at", moment, "q", "--capture", capture)
+        assert (done.code, "the capture ends" in done.err) == (0, True)
+    within = cli("at", "1", "q", "--capture", capture)
+    assert (within.code, within.err) == (0, "")
+    page = tmp_path / "no" / "where.html"
+    refused = cli("simulate", capture, "--queue", "q", "--html", str(page))
+    assert (refused.code, "there is no directory" in refused.err) == (2, True)

@@ -35,7 +35,11 @@ def test_a_table_says_what_would_have_been(cli: Run, capture: Path, tmp_path: Pa
     assert duplicates[-1].startswith("+")
     text = page.read_text()
     assert "<title>work: what if</title>" in text
-    assert "partitions = 4" in text
+    assert (
+        "Changed: reservation_timeout = 100 ms, max_attempts = 3, partitions = 4, 6 consumers, work 0.8 times"
+        in text
+    )
+    assert "<h1>work: what if</h1>" in text
     for chart in ("Backlog", "Waiting time", "Processing time", "Retries", "Duplicates", "Dead letters"):
         assert f"<h2>{chart}</h2>" in text
 
