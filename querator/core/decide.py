@@ -205,12 +205,8 @@ def _find_duplicates(
     state: PartitionState, column: Any, count: int, now: Instant
 ) -> list[tuple[int, int]] | Rejected:
     keys = column if isinstance(column, list) else [column] * count
-    horizon = now - state.policy.dedupe_window
-    forgotten: dict[str, None] = {}
-    for at, old in state.dedupe_order:
-        if at >= horizon:
-            break
-        forgotten.update(dict.fromkeys(old))
+    known, oldest = state.dedupe_order.standing(now - state.policy.dedupe_window)
+    floor = state.next_item if oldest is None else state.dedupe[oldest]
     found: list[tuple[int, int]] = []
     fresh: dict[str, int] = {}
     number = state.next_item
@@ -218,18 +214,18 @@ def _find_duplicates(
         if key is None:
             number += 1
             continue
-        existing = state.dedupe.get(key) if key not in forgotten else None
-        if existing is None:
+        existing = state.dedupe.get(key)
+        if existing is None or existing < floor:
             existing = fresh.get(key)
         if existing is not None:
             found.append((index, existing))
         else:
             fresh[key] = number
             number += 1
-    if fresh and len(state.dedupe) - len(forgotten) + len(fresh) > state.policy.dedupe_keys_max:
+    if fresh and known + len(fresh) > state.policy.dedupe_keys_max:
         return Rejected(
             Code.DEDUPE_FULL,
-            f"the partition remembers {len(state.dedupe)} dedupe keys, its limit; try again later",
+            f"the partition remembers {known} dedupe keys, its limit; try again later",
             "dedupe_key",
         )
     return found

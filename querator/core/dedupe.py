@@ -19,7 +19,7 @@ Entry: TypeAlias = "tuple[int, tuple[str, ...]]"
 class DedupeBlock:
     """Successive entries. ``number``: see the module's text."""
 
-    __slots__ = ("entries", "forgotten", "keys", "number", "revision")
+    __slots__ = ("entries", "forgotten", "keys", "left", "number", "revision")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -29,12 +29,15 @@ class DedupeBlock:
         """Entries that were before these."""
         self.keys = 0
         """All that ever joined."""
+        self.left = 0
+        """Of these, those not forgotten."""
         self.revision = 0
         """Position of the last record that added to it: what snapshots compare."""
 
     def add(self, at: int, keys: tuple[str, ...], position: int) -> None:
         self.entries.append((at, keys))
         self.keys += len(keys)
+        self.left += len(keys)
         self.revision = position
 
 
@@ -61,14 +64,32 @@ class DedupeOrder:
             blocks.append(DedupeBlock(position))
         return blocks[-1]
 
-    def forget_first(self) -> tuple[str, ...]:
-        """Drop the oldest entry; its keys."""
+    def forget_first(self, horizon: int) -> deque[Entry]:
+        """Drop the oldest block if all of it is from before ``horizon``, else its oldest entry; what went."""
         block = self.blocks[0]
-        _, keys = block.entries.popleft()
-        block.forgotten += 1
-        if not block.entries:
+        if block.entries[-1][0] < horizon:
             self.blocks.popleft()
-        return keys
+            return block.entries
+        entry = block.entries.popleft()
+        block.forgotten += 1
+        block.left -= len(entry[1])
+        return deque((entry,))
+
+    def standing(self, horizon: int) -> tuple[int, str | None]:
+        """How many keys are not from before ``horizon``, and the oldest of them."""
+        count = 0
+        oldest: str | None = None
+        for block in self.blocks:
+            if block.entries[-1][0] < horizon:
+                continue
+            count += block.left
+            if oldest is None:
+                for at, keys in block.entries:
+                    if at >= horizon:
+                        oldest = keys[0]
+                        break
+                    count -= len(keys)
+        return count, oldest
 
     def clear(self) -> None:
         self.blocks.clear()

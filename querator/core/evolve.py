@@ -14,7 +14,7 @@ from querator.core import lanes
 from querator.core.commands import Verb
 from querator.core.ids import Instant
 from querator.core.invariants import check, violated
-from querator.core.limits import SEGMENT_ITEMS
+from querator.core.limits import DEDUPE_TAKEN_OUT_MAX, SEGMENT_ITEMS
 from querator.core.line import Run
 from querator.core.policy import decode_policy
 from querator.core.segments import BEHIND, DEAD, FILL, GONE, READY, RESERVED, SCHEDULED, SEGMENT_BITS, Segment
@@ -243,11 +243,11 @@ def _add_attributes(
 def _remember_dedupe(state: PartitionState, keys: Sequence[object], item: int) -> None:
     """Items from ``item`` on came with these keys. One that is known (an import, or an item that moved
     here, may bring it) keeps naming the item it named first."""
-    _forget_dedupe(state)
-    known = state.dedupe
+    _forget_dedupe(state, item)
+    known, floor = state.dedupe, state.dedupe_floor
     fresh: list[str] = []
     for offset, key in enumerate(keys):
-        if isinstance(key, str) and key not in known:
+        if isinstance(key, str) and known.get(key, -1) < floor:
             known[key] = item + offset
             fresh.append(key)
     if fresh:
@@ -257,17 +257,25 @@ def _remember_dedupe(state: PartitionState, keys: Sequence[object], item: int) -
         block.add(state.now, tuple(fresh), state.position)
 
 
-def _forget_dedupe(state: PartitionState) -> None:
+def _forget_dedupe(state: PartitionState, item: int) -> None:
+    """All that is overdue, at once; it is taken out of memory by and by. ``item``: the next to be named."""
     horizon = state.now - state.policy.dedupe_window
     order = state.dedupe_order
-    while order:
-        block = order.blocks[0]
-        if block.entries[0][0] >= horizon:
-            return
+    known, stale = state.dedupe, state.dedupe_stale
+    while order and order.blocks[0].entries[0][0] < horizon:
         if state.capture is not None:
-            state.capture.before_dedupe(block)
-        for key in order.forget_first():
-            del state.dedupe[key]
+            state.capture.before_dedupe(order.blocks[0])
+        stale.append(order.forget_first(horizon))
+    floor = state.dedupe_floor = known[order.blocks[0].entries[0][1][0]] if order else item
+    budget = DEDUPE_TAKEN_OUT_MAX
+    while stale and budget > 0:
+        _, keys = stale[0].popleft()
+        if not stale[0]:
+            stale.popleft()
+        budget -= len(keys)
+        for key in keys:
+            if known.get(key, floor) < floor:
+                del known[key]
 
 
 def _received(state: PartitionState, event: ev.ItemsReceived) -> None:

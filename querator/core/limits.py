@@ -55,6 +55,8 @@ PRODUCER_RESULTS_MAX: Final = 128
 """Remembered results per idempotent producer: its window of unanswered requests is smaller."""
 PRODUCER_RETENTION: Final = DAY
 DEDUPE_KEYS_MAX: Final = 1_000_000
+DEDUPE_TAKEN_OUT_MAX: Final = 8_192
+"""Forgotten keys that are taken out of memory each time that keys are remembered: several times as many."""
 SETTLED_RESERVATIONS_MAX: Final = 1_048_576
 """Reservations whose settlement is remembered, for repeats; a byte each."""
 MILESTONES_MAX: Final = 65_536

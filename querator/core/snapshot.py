@@ -222,6 +222,7 @@ def _load_dedupe(state: PartitionState, data: bytes, forgotten: int) -> None:
     block = DedupeBlock(chunk.number)
     block.forgotten = max(forgotten, chunk.forgotten)
     block.keys = chunk.total
+    block.left = 0
     block.revision = chunk.revision
     items = _unpack(chunk.items)
     start = 0
@@ -229,6 +230,7 @@ def _load_dedupe(state: PartitionState, data: bytes, forgotten: int) -> None:
         names = chunk.keys[start : start + count]
         if index >= block.forgotten - chunk.forgotten:
             block.entries.append((at, tuple(names)))
+            block.left += count
             state.dedupe.update(zip(names, items[start : start + count], strict=True))
         start += count
     if start != len(chunk.keys) or start != len(items) or not block.entries:
@@ -637,7 +639,7 @@ def _canonical_head(state: PartitionState) -> Iterable[object]:
         for name, producer in state.producers.items()
     ]
     yield list(state.dedupe_order)
-    yield sorted(state.dedupe.items())
+    yield sorted(state.known_keys().items())
     yield sorted(state.sources.items())
     yield _canonical_settled(state.settled)
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeAlias
 import attrs
 
 from querator.core.deadlines import Deadlines
-from querator.core.dedupe import DedupeBlock, DedupeOrder
+from querator.core.dedupe import DedupeBlock, DedupeOrder, Entry
 from querator.core.ids import Instant, PartitionId, ReservationNumber
 from querator.core.invariants import check, violated
 from querator.core.lanes import Lane
@@ -175,7 +175,9 @@ class PartitionState:
         "dead",
         "deadline_sum",
         "dedupe",
+        "dedupe_floor",
         "dedupe_order",
+        "dedupe_stale",
         "ended",
         "ends",
         "expiries",
@@ -252,6 +254,11 @@ class PartitionState:
         """Source partition to its last move taken."""
         self.producers: OrderedDict[str, Producer] = OrderedDict()
         self.dedupe: dict[str, int] = {}
+        """Key to item. Those that name an item below ``dedupe_floor`` are forgotten, though they are here:
+        keys are remembered in the order of their items, so that one number says it of all."""
+        self.dedupe_floor = 0
+        self.dedupe_stale: deque[deque[Entry]] = deque()
+        """Forgotten, and not yet taken out: a burst of keys is taken out in steps."""
         self.dedupe_order = DedupeOrder()
         self.sources: dict[str, int] = {}
         self.settled = SettledMemory()
@@ -488,6 +495,11 @@ class PartitionState:
             self.age_sum -= self.age_of(segment, start, count)
         elif state == SCHEDULED:
             self.scheduled -= count
+
+    def known_keys(self) -> dict[str, int]:
+        """The dedupe keys that are not forgotten, and their items."""
+        floor = self.dedupe_floor
+        return {key: item for key, item in self.dedupe.items() if item >= floor}
 
     def remember_producer(
         self, name: str, sequence: int, first: int, count: int, duplicates: tuple[tuple[int, int], ...]

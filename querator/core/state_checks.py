@@ -271,7 +271,7 @@ def _check_sums(state: PartitionState) -> None:
 
 def _check_memory(state: PartitionState) -> None:
     keys = [key for _, names in state.dedupe_order for key in names]
-    check(len(keys) == len(state.dedupe), "dedupe keys that will never be forgotten, or twice")
+    check(len(keys) == len(state.known_keys()), "dedupe keys that will never be forgotten, or twice")
     check(all(key in state.dedupe for key in keys), "a dedupe key will be forgotten that is not known")
     for source, item in state.sources.items():
         segment = state.segments.get(item >> SEGMENT_BITS)

@@ -319,5 +319,5 @@ def _difference(recorded: PartitionState, folded: PartitionState) -> str:
     ]
     if parts:
         return "; ".join(parts)
-    is_head = encode_head(recorded) != encode_head(folded) or recorded.dedupe != folded.dedupe
+    is_head = encode_head(recorded) != encode_head(folded) or recorded.known_keys() != folded.known_keys()
     return "the counters agree, the rest does not" + ("" if is_head else " (items of a segment)")

@@ -3,6 +3,8 @@
 import pytest
 
 from querator.core import commands as cmd
+from querator.core import dedupe as dedupe_module
+from querator.core import evolve as evolve_module
 from querator.core import replies as rep
 from querator.core import state as state_module
 from querator.core.commands import Verb
@@ -18,6 +20,8 @@ from querator.core.limits import (
 )
 from querator.core.policy import Policy
 from querator.core.replies import Code
+from querator.core.snapshot import state_hash
+from querator.core.state_checks import check_state_fully
 from tests.core.driver import START, Driver
 
 SECOND = 1_000_000
@@ -163,6 +167,42 @@ def test_a_dedupe_key_outlives_its_item_and_ends_with_its_window() -> None:
     assert driver.produce(b"2", dedupe_key="d").duplicates == (0,)
     driver.pass_time(1)
     assert driver.produce(b"3", dedupe_key="d").duplicates == ()
+
+
+def test_a_burst_of_dedupe_keys_is_forgotten_at_once_and_taken_out_in_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """DEDUPE_TAKEN_OUT_MAX; one that comes again meanwhile is remembered anew, and stays."""
+    monkeypatch.setattr(evolve_module, "DEDUPE_TAKEN_OUT_MAX", 4)
+    monkeypatch.setattr(dedupe_module, "BLOCK_KEYS", 6)
+    driver = Driver(Policy(version=1, dedupe_window=Duration(10 * SECOND), dedupe_keys_max=30))
+    keys = [f"key-{number}" for number in range(30)]
+    for start in range(0, 30, 2):
+        driver.seal()
+        driver.produce(b"x", b"x", dedupe_key=keys[start : start + 2])
+    assert refused(driver.do(produce_keyed("full"))) == (Code.DEDUPE_FULL, "dedupe_key")
+    driver.pass_time(10 * SECOND + 1)
+    driver.seal()
+    # The last of the old ones: it is among those that are taken out last.
+    again = driver.produce(b"y", dedupe_key=keys[-1])
+    assert not again.duplicates
+    state = driver.state
+    assert state.known_keys() == {keys[-1]: again.first_item}
+    left = [len(state.dedupe)]
+    while len(state.dedupe) > len(state.known_keys()):
+        assert driver.produce(b"y", dedupe_key=keys[-1]).duplicates
+        driver.produce(b"z", dedupe_key=f"new-{len(left)}")
+        left.append(len(state.dedupe))
+        assert left[-1] >= left[-2] - 4
+        assert state_hash(driver.refold()) == state_hash(state)
+        check_state_fully(state)
+    assert len(left) > 5
+    assert not state.dedupe_stale
+    assert driver.produce(b"y", dedupe_key=keys[-1]).numbers == [again.first_item]
+
+
+def produce_keyed(key: str) -> cmd.Produce:
+    return cmd.Produce([b"x"], attributes=Attributes(dedupe_key=key))
 
 
 def test_duplicates_within_a_batch_are_one_item() -> None:
