@@ -54,6 +54,9 @@ class BucketService:
         self._starts: dict[tuple[str, int], dict[PartitionId, int]] = {}
         """By store and bucket: a position of each partition behind which nothing of older buckets is. What
         this process did not see opened it takes to begin at the tail that it found: never too early."""
+        self._announced: dict[tuple[str, int], dict[PartitionId, tuple[int, int]]] = {}
+        """Likewise, of buckets that this process opened: (position of the announcing owner's claim, position of
+        its announcement once that is committed)."""
         self.carried = 0
         self.dropped = 0
 
@@ -76,13 +79,12 @@ class BucketService:
         number = await self._stores[name].roll()
         broker = self._broker
         broker.begin_turn()
-        starts: dict[PartitionId, int] = {}
+        announced = self._announced.setdefault((name, number), {})
         for actor in self._actors(name):
             broker.touch(actor)
             actor.apply(ev.BucketOpened(number))
-            starts[actor.partition] = actor.state.position
+            announced[actor.partition] = (actor.state.claimed_at, actor.state.position)
         broker.end_turn()
-        self._starts[name, number] = starts
         telemetry.emit("bucket.opened", store=name, bucket=number)
         return number
 
@@ -198,6 +200,12 @@ class BucketService:
             for (store, number), starts in self._starts.items()
             if store == name and number > bucket and actor.partition in starts
         ]
+        for (store, number), announced in self._announced.items():
+            if store == name and number > bucket and actor.partition in announced:
+                claimed_at, position = announced[actor.partition]
+                # Who was fenced announced nothing: what stands there is another's, and may be older.
+                if claimed_at == actor.state.claimed_at and position <= actor.tail:
+                    known.append((number, position))
         return Position(min(known)[1] if known else actor.tail + 1)
 
     def _actors(self, name: str) -> list[PartitionActor]:

@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from querator.actors.claim import claim
+from querator.actors.node import NodeOptions, open_node
 from querator.actors.verification import verify_partition
 from querator.core.ids import QueueName
 from querator.env.virtual import virtual_env
@@ -232,3 +233,25 @@ async def test_the_last_record_before_a_bucket_that_nobody_announced_is_carried(
         client.reserve()
         await settle_down()
         assert client.reservations[0].payloads == [b"x"]
+
+
+async def test_an_owner_that_was_fenced_announced_no_bucket(autojump_clock: MockClock, world: World) -> None:
+    """Where its announcement should have stood another owner had written, into the bucket before."""
+    async with world.node() as node:
+        await world.create(node)
+        Client(node).produce(b"x")
+        await settle_down()
+        env = virtual_env(2)
+        async with open_node({"memory": MemoryLog(env, world.disk)}, env, NodeOptions()) as other:
+            Client(other).produce(b"y")
+            await settle_down()
+        await node.buckets.roll("memory")
+        await trio.sleep(2)
+        await node.catalog.open()
+        assert await node.buckets.prune("memory", buckets_kept=1) == [1]
+        assert node.buckets.carried == 2
+    async with world.node() as node:
+        client = Client(node)
+        client.reserve(5)
+        await settle_down()
+        assert client.reservations[0].payloads == [b"x", b"y"]
