@@ -55,8 +55,8 @@ class BucketService:
         """By store and bucket: a position of each partition behind which nothing of older buckets is. What
         this process did not see opened it takes to begin at the tail that it found: never too early."""
         self._announced: dict[tuple[str, int], dict[PartitionId, tuple[int, int]]] = {}
-        """Likewise, of buckets that this process opened: (position of the announcing owner's claim, position of
-        its announcement once that is committed)."""
+        """Likewise, of buckets that this process opened: (position of the announcing owner's claim, position
+        of its announcement once that is committed)."""
         self.carried = 0
         self.dropped = 0
 
