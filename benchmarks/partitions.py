@@ -101,7 +101,8 @@ def _round(running: Server, partitions: int, queues: int, rate: float, seconds: 
     consumer = start_worker("take", **common)
     producer = start_worker("spread", **common)
     time.sleep(max(0.0, start - time.monotonic()))
-    began, spent, commits = time.monotonic(), running.cpu(), _appends(running)
+    commits = _appends(running)
+    began, spent = time.monotonic(), running.cpu()
     time.sleep(max(0.0, start + seconds - time.monotonic()))
     elapsed, spent, commits = (
         time.monotonic() - began,

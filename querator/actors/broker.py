@@ -142,8 +142,11 @@ class Broker:
                 self._match_parked(queue)
             for actor in queue.actors:
                 if actor is not None and actor.state.line.count and demand.wants:
-                    with self._guard(actor):
+                    # ``_guard`` in place, as in ``_submit``.
+                    try:
                         self.touch(actor).match()
+                    except Exception as error:  # noqa: BLE001  # as in _guard
+                        self._halt(actor, error)
         wait_ends = demand.next_at()
         # A wait is over when its end is past; an alarm at the end itself would ring in vain.
         self.alarms.set(queue.number * _KINDS + _OF_QUEUE, None if wait_ends is None else wait_ends + 1)

@@ -80,6 +80,11 @@ def _set_texts(message: wire.Reserved, payloads: Sequence[bytes]) -> bool:
 
 def _set_columns(message: wire.Reserved, reply: replies.Reserved) -> None:
     attributes = reply.attributes or []
+    if len(attributes) == 1:
+        for name, whole in attributes[0].items():
+            if name in _COLUMNS:
+                setattr(message, name, whole)
+        return
     for name in _COLUMNS:
         column: list[Any] = []
         is_present = False

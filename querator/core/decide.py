@@ -6,6 +6,7 @@ the record they are in is committed.
 """
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -62,11 +63,10 @@ def decide_produce(state: PartitionState, command: cmd.Produce, now: Instant) ->
     timeout = state.policy.expire_timeout
     expires = Instant(now + timeout) if timeout else NEVER
     due = command.due_at
-    if attributes is None and not isinstance(due, list):
+    if not isinstance(due, list) and _is_plain(attributes):
         first: Any = state.next_item
-        event = ev.ItemsProduced(
-            first, count, due if due > now else NEVER, expires, None, producer, command.sequence, payloads
-        )
+        due = due if due > now else NEVER
+        event = ev.ItemsProduced(first, count, due, expires, attributes, producer, command.sequence, payloads)
         return (event,), rep.Produced(state.partition, first, count)
     return _produce_attributes(state, command, now, expires)
 
@@ -104,6 +104,18 @@ def _produced_reply(
         else:
             numbers.append(existing)
     return rep.Produced(state.partition, ItemNumber(first), count, numbers, tuple(known), repeated)
+
+
+_columns_of: Final[Callable[[ev.Attributes], tuple[Any, ...]]] = attrgetter(
+    *(field.name for field in attrs.fields(ev.Attributes))
+)
+
+
+def _is_plain(attributes: ev.Attributes | None) -> bool:
+    """Nothing in them is of one item alone, or may be known already."""
+    return attributes is None or (
+        attributes.dedupe_key is None and list not in map(type, _columns_of(attributes))
+    )
 
 
 def _column_fault(attributes: ev.Attributes, count: int) -> Rejected | None:

@@ -26,19 +26,18 @@ _LEAVING_PASSED_MAX: Final = 1_000
 
 def next_due_at(state: PartitionState, end_lag: Duration = _NO_LAG) -> int | None:
     """The next moment at which something is past; ``None``: nothing is waiting for time."""
-    moments: list[int] = []
-    end = state.ends.next_at()
-    if end is not None:
-        moments.append(end + end_lag)
-    if state.expiries:
-        moments.append(state.expiries[0][0])
-    due = state.next_due()
-    if due is not None:
-        moments.append(due)
-    pruned = _next_prune(state)
-    if pruned is not None:
-        moments.append(pruned)
-    return min(moments) + 1 if moments else None
+    # Most partitions wait for ends alone, if for anything: what is empty is not asked.
+    earliest = state.ends.next_at()
+    if earliest is not None:
+        earliest += end_lag
+    for at in (
+        state.expiries[0][0] if state.expiries else None,
+        state.next_due() if state.schedule else None,
+        _next_prune(state) if state.dead else None,
+    ):
+        if at is not None and (earliest is None or at < earliest):
+            earliest = at
+    return None if earliest is None else earliest + 1
 
 
 def run_due(state: PartitionState, now: Instant, apply: Apply, end_lag: Duration = _NO_LAG) -> None:

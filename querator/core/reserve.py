@@ -31,7 +31,7 @@ def plan(
     if segment.payloads is None:
         state.starved = segment.number
         return 0, timeout
-    if segment.columns is None and head[2] >= items_max:
+    if head[2] >= items_max and (segment.columns is None or "reservation_timeout" not in segment.columns):
         start = head[1] - segment.first
         if items_max == 1 or _size(segment.payloads[start : start + items_max]) <= bytes_max:
             return items_max, timeout

@@ -189,13 +189,20 @@ def _encode_block(groups: Groups) -> bytes:
     carried: list[PayloadsCarried] = groups.get(PayloadsCarried, [])
     if not produced and not carried:
         return b""
+    if len(produced) == 1 and not carried:
+        payloads = produced[0].payloads or ()
+        check(len(payloads) == produced[0].count, "an event without the payloads of its items")
+        return _pack_block(payloads)
     batches = [event.payloads or () for event in produced]
     counts = [event.count for event in produced]
     for event in carried:
         batches.append(event.payloads or ())
         counts.append(sum(count for _, count in event.runs))
     check(list(map(len, batches)) == counts, "an event without the payloads of its items")
-    payloads = list(chain.from_iterable(batches))
+    return _pack_block(list(chain.from_iterable(batches)))
+
+
+def _pack_block(payloads: Sequence[bytes]) -> bytes:
     if not payloads:
         return b""
     check(len(payloads) <= RECORD_VALUES_MAX, "more payloads than can be read back")

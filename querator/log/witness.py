@@ -79,7 +79,8 @@ class Witness:
 
     def note(self, partition: PartitionId, position: Position, digest: bytes) -> None:
         """The record is committed. The file follows when it does."""
-        if position >= self.position(partition) or partition in self._accepted:
+        seen = self._tails.get(partition)
+        if seen is None or position >= seen[0] or partition in self._accepted:
             self._accepted.pop(partition, None)
             self._tails[partition] = (position, digest)
             if self._is_written:

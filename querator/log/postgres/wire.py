@@ -2,9 +2,13 @@
 
 import struct
 from collections.abc import Sequence
+from itertools import repeat
 
 _INT4 = struct.Struct(">i")
 _INT8 = struct.Struct(">q")
+_INT4_ELEMENT = struct.Struct(">ii")
+_INT8_ELEMENT = struct.Struct(">iq")
+"""An element of an array: its size, itself."""
 _HEADER = struct.Struct(">iiIii")
 """Dimensions, has nulls, element type, elements, lower bound."""
 
@@ -29,13 +33,11 @@ def encode_bool(value: bool) -> bytes:  # noqa: FBT001 - it is the value itself
 
 
 def encode_int8s(values: Sequence[int]) -> bytes:
-    body = struct.pack(">" + "iq" * len(values), *(part for value in values for part in (8, value)))
-    return _header(_OID_INT8, len(values)) + body
+    return _header(_OID_INT8, len(values)) + b"".join(map(_INT8_ELEMENT.pack, repeat(8), values))
 
 
 def encode_int4s(values: Sequence[int]) -> bytes:
-    body = struct.pack(">" + "ii" * len(values), *(part for value in values for part in (4, value)))
-    return _header(_OID_INT4, len(values)) + body
+    return _header(_OID_INT4, len(values)) + b"".join(map(_INT4_ELEMENT.pack, repeat(4), values))
 
 
 def encode_byteas(values: Sequence[bytes]) -> bytes:
