@@ -41,7 +41,7 @@ FAULTS = {
     "no extend/heartbeat": ("test_a_lease_can_be_extended",),
     "no history": ("test_what_happened_to_an_item_can_be_asked",),
     "permission checks cost storage reads": ("test_permission_checks_read_no_storage",),
-    "no cluster": ("tests.log.test_postgres_node:test_a_standby_takes_over_when_the_owner_is_gone",),
+    "no cluster": ("tests.actors.test_ownership:test_a_node_that_leaves_is_followed_within_a_renewal",),
     "no WebSocket": ("test_items_are_pushed_over_a_websocket",),
     "no analytics": ("tests.app.test_questions:test_both_doors_answer_alike",),
     "a bad id in queue.complete leaves the ids before it removed": (
