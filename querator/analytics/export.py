@@ -23,7 +23,7 @@ from querator.analytics.queues import fold_queues, merge_queues
 from querator.core import limits
 from querator.core.ids import CATALOG_PARTITION, PartitionId, Position
 from querator.env import Env
-from querator.errors import HistoryDropped, QueratorError
+from querator.errors import HistoryDropped, LogUnavailable, QueratorError
 from querator.log.records import Record
 from querator.log.store import LogStore
 
@@ -37,6 +37,8 @@ class Exported:
     items: int = 0
     """Item events."""
     bytes: int = 0
+    away: dict[str, str] = attrs.field(factory=dict)
+    """Stores that could not be read, or not to their end, and why: what they have is exported next time."""
 
 
 @attrs.frozen
@@ -88,19 +90,21 @@ class Exporter:
         )
 
     async def refresh(self, report: Report = silent) -> Exported:
-        """Export what the stores have and the archive has not.
+        """Export what the stores have and the archive has not. A store that is away keeps up no other.
 
         Raises:
             ArchiveError: the archive is another log's, damaged, or being written.
-            LogError: a store cannot be read, or a record is corrupt; it is named.
+            LogUnavailable: all stores are away.
+            LogError: a store cannot be read for good, or a record is corrupt; it is named.
         """
         async with self.archive.locked():
             manifest = await self.archive.manifest()
             await self.archive.sweep(manifest)
             await self._folder.reset()
             before = manifest.catalog_position
-            manifest, work = await self._look(manifest)
-            run = _Run(self._env, self.archive, manifest, work, report)
+            away: dict[str, str] = {}
+            manifest, work = await self._look(manifest, away)
+            run = _Run(self._env, self.archive, manifest, work, away, report)
             async with self._folders(run) as folders:
                 await run.fold(folders)
             if not run.is_committed and manifest.catalog_position != before:
@@ -117,26 +121,19 @@ class Exporter:
         async with remote_folders(self._env, self.archive, count) as folders:
             yield folders
 
-    async def _look(self, manifest: Manifest) -> tuple[Manifest, list[_Task]]:
-        """The manifest with the catalog's queues of now, and what is to be exported."""
+    async def _look(self, manifest: Manifest, away: dict[str, str]) -> tuple[Manifest, list[_Task]]:
+        """The manifest with the catalog's queues of now, and what is to be exported of stores that are there.
+
+        Raises LogUnavailable: none is.
+        """
         found: list[tuple[LogStore, PartitionId, Position]] = []
         for store in self._stores:
-            for partition in sorted(await store.partitions()):
-                if partition == CATALOG_PARTITION:
-                    manifest = await self._follow_catalog(store, manifest)
-                    continue
-                tail = await store.tail(partition)
-                mark = manifest.mark_of(partition)
-                if tail is None and mark is None:
-                    continue
-                if mark is not None and (tail is None or tail.position < mark.position):
-                    raise ArchiveError(
-                        f"partition {partition} of store {store.name!r} ends before position "
-                        f"{mark.position}, which is in {self.archive.directory}: another log's archive, "
-                        "or data was lost"
-                    )
-                if tail is not None and (mark is None or tail.position > mark.position):
-                    found.append((store, partition, tail.position))
+            try:
+                manifest = await self._look_into(store, manifest, found)
+            except LogUnavailable as error:
+                away[store.name] = str(error)
+                if len(away) == len(self._stores):
+                    raise
         wanted = frozenset(
             partition
             for queue in manifest.queues
@@ -147,6 +144,27 @@ class Exporter:
             _Task(store, partition, manifest.mark_of(partition), last, self._payloads or partition in wanted)
             for store, partition, last in found
         ]
+
+    async def _look_into(
+        self, store: LogStore, manifest: Manifest, found: list[tuple[LogStore, PartitionId, Position]]
+    ) -> Manifest:
+        for partition in sorted(await store.partitions()):
+            if partition == CATALOG_PARTITION:
+                manifest = await self._follow_catalog(store, manifest)
+                continue
+            tail = await store.tail(partition)
+            mark = manifest.mark_of(partition)
+            if tail is None and mark is None:
+                continue
+            if mark is not None and (tail is None or tail.position < mark.position):
+                raise ArchiveError(
+                    f"partition {partition} of store {store.name!r} ends before position "
+                    f"{mark.position}, which is in {self.archive.directory}: another log's archive, "
+                    "or data was lost"
+                )
+            if tail is not None and (mark is None or tail.position > mark.position):
+                found.append((store, partition, tail.position))
+        return manifest
 
     async def _follow_catalog(self, store: LogStore, manifest: Manifest) -> Manifest:
         """Queues and their partitions, from the catalog's documents."""
@@ -181,7 +199,13 @@ class _Run:
     """One refresh: tasks that folders take on, and the manifest that grows with each step."""
 
     def __init__(
-        self, env: Env, archive: Archive, manifest: Manifest, work: Sequence[_Task], report: Report
+        self,
+        env: Env,
+        archive: Archive,
+        manifest: Manifest,
+        work: Sequence[_Task],
+        away: dict[str, str],
+        report: Report,
     ) -> None:
         self._env = env
         self._archive = archive
@@ -193,7 +217,7 @@ class _Run:
         self._report = report
         self.work = work
         self.total = sum(task.last - task.first + 1 for task in work)
-        self.done = Exported()
+        self.done = Exported(away=away)
         self.is_committed = False
 
     def next_generation(self) -> int:
@@ -224,10 +248,17 @@ class _Run:
     async def _work(self, folder: Folder) -> None:
         while self._left:
             task = self._left.popleft()
+            if task.store.name in self.done.away:
+                continue
             await folder.begin(task.partition, task.mark)
             position = task.first
             while position <= task.last:
-                page = await self._read(task, position)
+                try:
+                    page = await self._read(task, position)
+                except LogUnavailable as error:
+                    # What was read is exported: the partition goes on from there.
+                    self.done.away[task.store.name] = str(error)
+                    break
                 position = Position(position + len(page))
                 is_full = await folder.take(page)
                 self._read_so_far += len(page)
@@ -285,6 +316,10 @@ class _Run:
                 await self._archive.remove(name)
         size = sum(part.bytes for part in (*made.parts, *made.payload_parts))
         done = self.done
-        self.done = Exported(
-            done.records + made.records, done.rows + made.rows, done.items + made.items, done.bytes + size
+        self.done = attrs.evolve(
+            done,
+            records=done.records + made.records,
+            rows=done.rows + made.rows,
+            items=done.items + made.items,
+            bytes=done.bytes + size,
         )

@@ -19,7 +19,7 @@ from querator.core import limits
 from querator.core.ids import Duration, PartitionId, Position
 from querator.core.replies import Code, Rejected
 from querator.env import Env
-from querator.errors import LogError
+from querator.errors import LogError, LogUnavailable
 from querator.log.store import LogStore
 
 
@@ -109,6 +109,8 @@ class Follower:
 
     async def _export(self) -> None:
         done = await self._exporter.refresh()
+        for name, error in done.away.items():
+            telemetry.emit("analytics.store.away", store=name, error=error)
         if done.rows:
             telemetry.emit(
                 "analytics.exported",
@@ -132,10 +134,17 @@ class Follower:
     async def _prune(self, older_than: Duration, buckets_kept: int) -> dict[str, list[int]]:
         """Export, keep, and drop what retention allows; the buckets that went, by store."""
         gone: dict[str, list[int]] = {}
+        away = 0
         async with self._one:
             for name, store in self._stores.items():
-                if len(await store.buckets()) > max(buckets_kept, 1):
-                    gone[name] = await self._prune_store(name, store, older_than, buckets_kept)
+                try:
+                    if len(await store.buckets()) > max(buckets_kept, 1):
+                        gone[name] = await self._prune_store(name, store, older_than, buckets_kept)
+                except LogUnavailable as error:
+                    away += 1
+                    if away == len(self._stores):
+                        raise
+                    telemetry.emit("analytics.store.away", store=name, error=str(error))
         return gone
 
     async def _prune_store(

@@ -11,6 +11,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from querator import telemetry
 from querator.analytics import warehouse
 from querator.analytics.directory import Archive, Progress, Report, day_name, silent
 from querator.analytics.manifest import (
@@ -26,7 +27,7 @@ from querator.analytics.manifest import (
 from querator.core import limits
 from querator.core.ids import CATALOG_PARTITION, DAY, Instant, PartitionId, Position
 from querator.env import Env
-from querator.errors import CorruptRecord, HistoryDropped, StoreCorrupt
+from querator.errors import CorruptRecord, HistoryDropped, LogUnavailable, StoreCorrupt
 from querator.log.codec import GENESIS, check_chain, check_record, tail_of
 from querator.log.records import Record, Tail
 from querator.log.store import LogStore
@@ -47,37 +48,46 @@ class RecordKeeper:
         self._archive = Archive(env, directory)
         self._rows: list[tuple[Any, ...]] = []
         self._bytes = 0
+        self._done = 0
+        self._total = 0
         self._kept: dict[int, Kept] = {}
 
     async def keep(self, report: Report = silent) -> int:
-        """Keep all records that are exported and were not kept; how many.
+        """Keep all records that are exported and were not kept, of stores that are there; how many.
 
         Raises:
             ArchiveError: the archive is damaged, or being written.
-            LogError: a store cannot be read, or a record is corrupt; it is named.
+            LogError: a store cannot be read for good, or a record is corrupt; it is named.
         """
         async with self._archive.locked():
             manifest = await self._archive.manifest()
             await self._archive.sweep(manifest)
             self._begin(manifest)
-            total = sum(mark.position for mark in manifest.marks) - sum(
+            self._done = 0
+            self._total = sum(mark.position for mark in manifest.marks) - sum(
                 kept.position for kept in manifest.kept
             )
-            done = 0
             for store in self._stores:
-                for partition in sorted(await store.partitions()):
-                    mark = manifest.mark_of(partition)
-                    while partition != CATALOG_PARTITION and mark is not None:
-                        count = await self._gather(store, partition, Position(mark.position))
-                        if not count:
-                            break
-                        done += count
-                        report(Progress("records kept", done, total))
-                        if self._bytes >= limits.KEEP_STEP_BYTES:
-                            manifest = await self._step(manifest)
+                try:
+                    manifest = await self._keep_store(store, manifest, report)
+                except LogUnavailable as error:
+                    telemetry.emit("analytics.store.away", store=store.name, error=str(error))
             if self._rows:
                 await self._step(manifest)
-            return done
+            return self._done
+
+    async def _keep_store(self, store: LogStore, manifest: Manifest, report: Report) -> Manifest:
+        for partition in sorted(await store.partitions()):
+            mark = manifest.mark_of(partition)
+            while partition != CATALOG_PARTITION and mark is not None:
+                count = await self._gather(store, partition, Position(mark.position))
+                if not count:
+                    break
+                self._done += count
+                report(Progress("records kept", self._done, self._total))
+                if self._bytes >= limits.KEEP_STEP_BYTES:
+                    manifest = await self._step(manifest)
+        return manifest
 
     def _begin(self, manifest: Manifest) -> None:
         self._rows = []

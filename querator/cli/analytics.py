@@ -42,7 +42,7 @@ from querator.cli.output import (
 )
 from querator.client.durations import parse_duration
 from querator.env.real import real_env
-from querator.errors import StoreLocked
+from querator.errors import LogUnavailable, StoreLocked
 
 app = App(name="analytics", help="Export the log, and ask everything about a queue's history.")
 
@@ -138,9 +138,11 @@ async def refresh(
         done = await exporter.refresh(report)
     if source.json:
         print_json({"archive": str(directory), **attrs.asdict(done)})
-        return
-    size = say_count(done.bytes)
-    note(f"{done.records:,} records, {done.items:,} events of items: {size} bytes more in {directory}")
+    else:
+        size = say_count(done.bytes)
+        note(f"{done.records:,} records, {done.items:,} events of items: {size} bytes more in {directory}")
+    for name, why in done.away.items():
+        raise LogUnavailable(f"store '{name}' went away: {why}; the rest is for the next refresh")
 
 
 @app.command

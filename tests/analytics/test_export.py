@@ -60,6 +60,10 @@ class MortalFiles:
         await self._change(self._files.remove, path)
 
 
+PATIENCE = 120
+"""Seconds: the processes of a server's export have only what others leave, and a machine may be busy."""
+
+
 async def make_store(*histories: PartitionHistory, queues: dict[str, list[int]] | None = None) -> MemoryLog:
     store = MemoryLog(real_env(), MemoryDisk())
     await store.open()
@@ -225,7 +229,7 @@ async def test_server_goes_on_exporting_whatever_happens(tmp_path: Path) -> None
     half = len(history.records) // 2
     await store_records(store, history.records[:half])
     follower = Follower(real_env(), {"memory": store}, tmp_path)
-    with telemetry.capture() as captured, trio.fail_after(10):
+    with telemetry.capture() as captured, trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(follower.run, every=MILLISECOND))
             await captured.wait("analytics.exported", records=half)

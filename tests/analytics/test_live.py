@@ -238,6 +238,21 @@ async def remote(directory: Path) -> AsyncIterator[RemoteQuestions]:
     door.close()
 
 
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process has only what others leave, and a machine may be busy."""
+    monkeypatch.setattr(limits, "LIVE_START_TIMEOUT", Duration(120_000_000))
+
+
+async def ask_again(door: RemoteQuestions, name: str, params: dict[str, object]) -> Answer | Rejected:
+    """Until it does not take too long."""
+    while True:
+        answer = await door.ask(name, params)
+        if not isinstance(answer, Rejected) or answer.code is not Code.LIMIT_EXCEEDED:
+            return answer
+
+
+@pytest.mark.usefixtures("patience")
 async def test_another_process_answers_alike(tmp_path: Path) -> None:
     await build(tmp_path, 0)
     here = LiveAnalytics(real_env(), tmp_path)
@@ -247,10 +262,11 @@ async def test_another_process_answers_alike(tmp_path: Path) -> None:
             ("item_history", {"partition": 4, "item": 3}),
             ("waiting", {"queue": 3}),
         ):
-            assert await door.ask(name, params) == await here.ask(name, params)
+            assert await ask_again(door, name, params) == await here.ask(name, params)
     here.close()
 
 
+@pytest.mark.usefixtures("patience")
 async def test_a_process_that_was_killed_is_started_again_by_the_next_question(tmp_path: Path) -> None:
     await build(tmp_path, 0)
     killed = []
@@ -268,13 +284,13 @@ async def test_a_process_that_was_killed_is_started_again_by_the_next_question(t
     door = RemoteQuestions(attrs.evolve(real_env(), processes=processes), tmp_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(door.run)
-        question = ("deaths", {"queue": "mail"})
-        assert isinstance(await door.ask(*question), Answer)
+        question: tuple[str, dict[str, object]] = ("deaths", {"queue": "mail"})
+        assert isinstance(await ask_again(door, *question), Answer)
         await killed[0].aclose()
         refused = await door.ask(*question)
         assert isinstance(refused, Rejected)
         assert refused.code is Code.UNAVAILABLE
-        assert isinstance(await door.ask(*question), Answer)
+        assert isinstance(await ask_again(door, *question), Answer)
         assert len(killed) == 2
         nursery.cancel_scope.cancel()
 

@@ -29,6 +29,7 @@ from querator.log.store import Bucket, LogStore
 from querator.replay.fold import Replay
 from querator.replay.history import Moment, StoreHistory, state_at, walk
 from tests.actors.conftest import Client, World
+from tests.analytics.test_export import PATIENCE
 from tests.postgres import fresh_database, shared_cluster
 
 
@@ -200,7 +201,7 @@ async def test_retention_looks_now_and_then(tmp_path: Path, monkeypatch: pytest.
 async def test_retention_drops_by_itself(tmp_path: Path) -> None:
     async with lived(SqliteLog(real_env(), tmp_path / "data")) as (node, _):
         follower = Follower(real_env(), node.stores, tmp_path / "archive", buckets=node.buckets)
-        with telemetry.capture() as captured, trio.fail_after(10):
+        with telemetry.capture() as captured, trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
 
                 async def run() -> None:

@@ -171,7 +171,11 @@ def test_a_server_exports_its_log_and_answers_questions(cli: Run, tmp_path: Path
             time.sleep(0.1)
         answer = done.json[0]
         assert answer["columns"][:3] == ["queue", "bucket", "produced"]
-        shown = cli("analytics", "ask", "item_history", "--item", "1.2", *on)
+        for _ in range(20):
+            # What answers has only what others leave: on a busy machine it may say that it took too long.
+            shown = cli("analytics", "ask", "item_history", "--item", "1.2", *on)
+            if shown.code == 0:
+                break
         assert "produced" in shown.out
         # Position, number within it, and when, as people write it.
         assert re.match(r" *\d+ +\d+ +20\d\d-\d\d-\d\d", shown.out.splitlines()[1])
@@ -287,7 +291,7 @@ def test_a_server_that_is_killed_takes_its_children_with_it_and_goes_on_exportin
         served.process.kill()
         served.process.wait()
     assert len(children) >= 2
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 100
     while any(Path(f"/proc/{child}").exists() for child in children):
         assert time.monotonic() < deadline, "a child outlives its server"
         time.sleep(0.01)
