@@ -10,19 +10,6 @@ TESTS = Path("tests")
 LIMITS = SOURCES / "core/limits.py"
 NAMES = re.findall(r"^([A-Z][A-Z_0-9]*): Final", LIMITS.read_text(), re.MULTILINE)
 
-UNNAMED = frozenset(
-    (
-        "SEGMENTS_READ_AHEAD",
-        "EXPORT_STEP_PAYLOAD_BYTES",
-        "WORKER_EXPORT_MEMORY",
-        "EXPORT_SLICE",
-        "EXPORT_PACE",
-        "SERVER_EXPORT_MEMORY",
-        "COMPACT_PARTS_MAX",
-    )
-)
-"""Those that no test names yet: how fast and in how large steps, not how much. It gets no longer."""
-
 
 def words_of(folder: Path, *, without: Path) -> frozenset[str]:
     """All constants' names in the code of a folder, but for one file of it."""
@@ -51,4 +38,4 @@ def test_every_limit_is_looked_at_somewhere(name: str, code: frozenset[str]) -> 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_limit_is_named_by_a_test(name: str, tests: frozenset[str]) -> None:
     """A test that stands at a limit says its name: what happens there, and what one past it."""
-    assert name in tests or name in UNNAMED
+    assert name in tests

@@ -11,6 +11,7 @@ import trio.testing
 
 from querator.analytics import directory, parallel, warehouse
 from querator.analytics.directory import Archive
+from querator.analytics.folding import LocalFolder
 from querator.analytics.following import Follower
 from querator.analytics.rows import COLUMNS, RowBuffer
 from querator.core import limits
@@ -105,6 +106,19 @@ async def test_a_server_without_processes_folds_with_its_share_of_a_core(tmp_pat
     env = attrs.evolve(real_env(), clock=clock, processes=NoProcesses())
     follower = Follower(env, {"memory": await make_store(random_history(random.Random(13), 4, 60))}, tmp_path)
     await follower._export()
-    # Two looks at the clock are a slice; the loop was not late before the first rest.
+    # One look at the clock is within a slice, two are beyond; the loop was not late before the first rest.
+    assert 700 <= limits.EXPORT_SLICE < 1_400
     assert clock.slept[0] == round(1_400 * (1 / limits.EXPORT_PACE - 1))
     assert min(clock.slept) == clock.slept[0]
+
+
+async def test_a_step_ends_when_it_has_so_many_bytes_of_payloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = random_history(random.Random(4), 4, 40).records
+    size = sum(len(record.payload or b"") for record in records)
+    for most, is_full in ((size + 1, False), (size, True)):
+        monkeypatch.setattr(limits, "EXPORT_STEP_PAYLOAD_BYTES", most)
+        folder = LocalFolder(real_env(), Archive(real_env(), tmp_path))
+        await folder.begin(PartitionId(4), None)
+        assert await folder.take(records) is is_full

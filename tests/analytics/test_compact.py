@@ -1,7 +1,9 @@
 """Compaction keeps every row, names what is damaged, and can be killed anywhere."""
 
 import random
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -10,10 +12,11 @@ from querator.analytics.archive import verify
 from querator.analytics.compact import compact
 from querator.analytics.export import Exporter
 from querator.analytics.manifest import MANIFEST, ArchiveError, read_manifest
+from querator.core import limits
 from querator.env.real import real_env
 from querator.log.memory import MemoryLog
 from tests.analytics.histories import random_history, store_records
-from tests.analytics.test_export import Killed, MortalFiles, make_store, rows_of
+from tests.analytics.test_export import Clock, Killed, MortalFiles, make_store, rows_of
 
 
 async def make_archive(directory: Path, *, steps: int = 4, payloads: bool = False) -> MemoryLog:
@@ -41,6 +44,20 @@ async def test_days_that_are_over_become_one_file_each(tmp_path: Path) -> None:
     verify(tmp_path, manifest)
     again = await compact(real_env(), tmp_path)
     assert again.days == 0
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_day_that_is_not_over_is_compacted_when_it_has_too_many_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    await make_archive(tmp_path)
+    days = Counter(part.day for part in read_manifest(tmp_path).parts)
+    (fullest, count), *_ = days.most_common()
+    assert count > 1
+    monkeypatch.setattr(limits, "COMPACT_PARTS_MAX", count - more)
+    clock: Any = Clock()  # in 1970, so that no day is over
+    await compact(attrs.evolve(real_env(), clock=clock), tmp_path)
+    assert Counter(part.day for part in read_manifest(tmp_path).parts)[fullest] == (1 if more else count)
 
 
 async def test_old_files_stay_for_one_step_for_those_who_read_them(tmp_path: Path) -> None:
