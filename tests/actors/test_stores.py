@@ -118,9 +118,7 @@ async def test_a_store_that_is_away_takes_its_partitions_along_and_no_others(
         assert await create(node, Q, 2) == ["a", "b"]
         assert conditions(node) == {"a": "open", "b": "open"}
         assert node.notes() == []
-        town.cables["b"].is_cut = True
-        held = produce_to(node, "b")
-        await trio.sleep(1)
+        held = await hold_append(town, node)
         assert held.told == []
         assert conditions(node) == {"a": "open", "b": "holding"}
         assert isinstance(await served(node, "a"), Produced)
@@ -150,6 +148,14 @@ def events_in(town: Town, store: str, partition: PartitionId) -> list[ev.Event]:
     return [event for stored in records for event in decode_events(stored.record.events)]
 
 
+async def hold_append(town: Town, node: Node) -> Client:
+    """Store "b" is cut off, and somebody waits for what was produced to its partition."""
+    town.cables["b"].is_cut = True
+    held = produce_to(node, "b")
+    await trio.sleep(1)
+    return held
+
+
 async def test_a_change_reaches_a_partition_that_holds_an_append_when_the_hold_ends(
     autojump_clock: MockClock,
 ) -> None:
@@ -157,9 +163,7 @@ async def test_a_change_reaches_a_partition_that_holds_an_append_when_the_hold_e
     town = Town()
     async with town.node(a=1, b=1) as node:
         await create(node, Q, 2)
-        town.cables["b"].is_cut = True
-        held = produce_to(node, "b")
-        await trio.sleep(1)
+        held = await hold_append(town, node)
         assert conditions(node) == {"a": "open", "b": "holding"}
         began = trio.current_time()
         await node.catalog.change(UpdateQueue(name=Q, attempts_max=7))
@@ -183,9 +187,7 @@ async def test_a_queue_is_deleted_while_a_partition_holds_an_append(autojump_clo
     async with town.node(a=1, b=1) as node:
         await create(node, Q, 2)
         (partition,) = [part.id for part in node.catalog.catalog.queues[Q].partitions if part.store == "b"]
-        town.cables["b"].is_cut = True
-        held = produce_to(node, "b")
-        await trio.sleep(1)
+        held = await hold_append(town, node)
         began = trio.current_time()
         await node.catalog.change(DeleteQueue(Q))
         assert trio.current_time() == began
@@ -208,9 +210,7 @@ async def test_of_a_deleted_queue_nothing_is_known_when_its_partition_never_gets
     town = Town()
     async with town.node(a=1, b=1) as node:
         await create(node, Q, 2)
-        town.cables["b"].is_cut = True
-        held = produce_to(node, "b")
-        await trio.sleep(1)
+        held = await hold_append(town, node)
         await node.catalog.change(DeleteQueue(Q))
         await create(node, Q, 1)
         await trio.sleep(2 * seconds(HOLD_TIMEOUT))

@@ -12,7 +12,7 @@ import trio
 from querator.core.limits import WITNESS_INTERVAL
 from querator.env import seconds
 from tests.blackbox.arena import Arena, open_arena
-from tests.blackbox.judge import LOST, Judgement, judge
+from tests.blackbox.judge import LOST, judge
 from tests.blackbox.ledger import Row
 from tests.blackbox.processes import until
 from tests.blackbox.record import read_account
@@ -65,7 +65,8 @@ async def to_a_lagging_standby(folder: Path, seed: int, times: int) -> list[Row]
         judgement = await judge(arena, is_drained=False)
         if not judgement.lost:
             raise RunFailed("nothing acknowledged was lost, so there was nothing to notice")
-        return [_row("failover, standby lags", judgement, "lost by PostgreSQL: halted (data_loss_suspected)")]
+        note = "lost by PostgreSQL: halted (data_loss_suspected)"
+        return [judgement.row("failover, standby lags", 1, note)]
 
 
 async def to_a_lagging_standby_that_is_accepted(folder: Path, seed: int, times: int) -> list[Row]:
@@ -98,7 +99,7 @@ async def to_a_lagging_standby_that_is_accepted(folder: Path, seed: int, times: 
         ]
         if after:
             raise RunFailed(f"after the loss was accepted: {after}")
-        return [_row("failover, standby lags, loss accepted", judgement, "lost by PostgreSQL, and accepted")]
+        return [judgement.row("failover, standby lags, loss accepted", 1, "lost by PostgreSQL, and accepted")]
 
 
 def _accept_loss(arena: Arena, partition: int) -> dict[str, int]:
@@ -137,20 +138,6 @@ async def _left_behind(folder: Path, seed: int) -> AsyncIterator[Arena]:
             await until("the loss is noticed", lambda: _is_halted(arena))
             arena.tell("the loss is noticed")
             yield arena
-
-
-def _row(name: str, judgement: Judgement, note: str) -> Row:
-    return Row(
-        fault=name,
-        times=1,
-        acknowledged=judgement.acknowledged,
-        completed=judgement.completed,
-        unknown=judgement.unknown,
-        lost=judgement.lost,
-        twice=judgement.twice,
-        stale_refused=judgement.stale_refused,
-        note=note,
-    )
 
 
 @contextlib.contextmanager

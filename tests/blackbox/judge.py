@@ -21,6 +21,7 @@ from simulations.checkers import CHECKERS
 from simulations.checkers.evidence import Evidence, Terms
 from simulations.checkers.history import History, read_histories
 from tests.blackbox.arena import Arena
+from tests.blackbox.ledger import Row
 from tests.blackbox.record import Account, read_account
 from tests.log.records import make_chain
 
@@ -44,6 +45,20 @@ class Judgement:
     faults: list[str]
     histories: dict[int, History]
     account: Account
+
+    def row(self, fault: str, times: int, note: str = "") -> Row:
+        """Its line in the ledger."""
+        return Row(
+            fault=fault,
+            times=times,
+            acknowledged=self.acknowledged,
+            completed=self.completed,
+            unknown=self.unknown,
+            lost=self.lost,
+            twice=self.twice,
+            stale_refused=self.stale_refused,
+            note=note,
+        )
 
 
 async def judge(arena: Arena, *, is_drained: bool = True) -> Judgement:

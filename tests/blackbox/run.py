@@ -57,17 +57,7 @@ def report(arena: Arena, name: str, times: int, judgement: Judgement, note: str 
     """The line of a run that kept every promise."""
     if judgement.faults:
         raise RunFailed(f"{write_page(arena, name, judgement)}\n(in {arena.folder / 'failure.txt'})")
-    return Row(
-        fault=name,
-        times=times,
-        acknowledged=judgement.acknowledged,
-        completed=judgement.completed,
-        unknown=judgement.unknown,
-        lost=judgement.lost,
-        twice=judgement.twice,
-        stale_refused=judgement.stale_refused,
-        note=note,
-    )
+    return judgement.row(name, times, note)
 
 
 def folder_of(base: Path, fault: str, seed: int) -> Path:
