@@ -118,8 +118,13 @@ class HttpConnection:
         """Serve until the client is done (``None``) or asks for a WebSocket at the upgrade path."""
         self._patience.begin(self._wait)
         try:
-            with self._wait.scope:
-                return await self._run()
+            while True:
+                with self._wait.scope:
+                    return await self._run()
+                if self._wait.phase is not Phase.IDLE or not self._buffer:
+                    break
+                # A request began to come in the very moment in which the connection had rested too long.
+                self._wait.scope = trio.CancelScope()
         finally:
             self._patience.end(self._wait)
         if self._wait.phase in (Phase.HEAD, Phase.BODY):
@@ -256,6 +261,9 @@ class HttpConnection:
         self._buffer = await self._receive()
         if not self._buffer:
             raise HungUp
+        if self._wait.scope.cancel_called:
+            # Here and not in the next wait, which would be taken for one that the client let run out.
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     async def _read_body(self, head: Head, request: HttpRequest) -> None:
         most = self._handler.body_limit(request.path)

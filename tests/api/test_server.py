@@ -6,6 +6,7 @@ import errno
 import msgspec
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.core import GaugeMetricFamily
@@ -697,6 +698,24 @@ async def test_draining_closes_idle_connections_and_finishes_requests(autojump_c
             await idle.aclose()
             await busy.aclose()
         assert trio.current_time() - began < seconds(limits.DRAIN_TIMEOUT)
+
+
+async def test_a_request_that_begins_as_its_idle_connection_is_ended_is_answered(
+    autojump_clock: MockClock,
+) -> None:
+    """Its head came in the same moment, its body later: nobody let anything run out."""
+    async with running() as house:
+        served, client = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.server.serve_stream, served)
+            await wait_all_tasks_blocked()
+            served.receive_stream.put_data(request("POST /x HTTP/1.1", "Content-Length: 3", CLOSE))
+            house.server._patience.end_idle()
+            await wait_all_tasks_blocked()
+            await client.send_all(b"abc")
+            ((status, _, body),) = split(await read_all(client))
+            await client.aclose()
+        assert (status, body) == (200, b"POST /x 3")
 
 
 PREFIXES = [b"", b"GET /v1/stream HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nHost: h\r\n"]
