@@ -376,11 +376,12 @@ def split_worn(
     state: PartitionState, reservation: Reservation, part: ev.Ranges | None
 ) -> tuple[list[tuple[int, int]], ev.Ranges | None]:
     """(index ranges of items at their last attempt, the other ranges; ``None`` for all of the part)."""
-    runs = reservation.runs
+    # A segment whose items were all settled, of this reservation too, is there no more.
     limited = state.policy.attempts_max or any(
-        (segment := state.segments[item >> SEGMENT_BITS]).columns is not None
+        (segment := state.segments.get(item >> SEGMENT_BITS)) is not None
+        and segment.columns is not None
         and "attempts_max" in segment.columns
-        for _, item, _ in runs
+        for _, item, _ in reservation.runs
     )
     if not limited:
         return [], part

@@ -185,18 +185,29 @@ class PartitionMachine(RuleBasedStateMachine):
 
     # --- the beginning -------------------------------------------------------------------------------
 
-    @initialize(data=st.data(), crowd=st.booleans())
-    def begin(self, data: st.DataObject, *, crowd: bool) -> None:
+    @initialize(data=st.data(), crowd=st.sampled_from(["none", "left", "gone"]))
+    def begin(self, data: st.DataObject, crowd: str) -> None:
         policy = data.draw(policies(self.ordering))
         self.apply_policy(attrs.evolve(policy, version=self.state.policy.version + 1))
-        if crowd:
+        if crowd == "left":
             for _ in range(3):
                 self.pass_by(680)
+        elif crowd == "gone":
+            # The next items fill a segment that is gone when they are.
+            self.pass_by(1_000)
+            self.pass_by(1_044, is_first_left=False)
 
-    def pass_by(self, count: int) -> None:
-        """Many items came and were completed, but the first: segments are there, and an edge is near."""
+    def pass_by(self, count: int, *, is_first_left: bool = True) -> None:
+        """Many items came and were completed (but the first): segments are there, and an edge is near."""
         model = self.model
         self.driver.produce(*[b"old"] * count)
+        if not is_first_left:
+            self.driver.settle(Verb.COMPLETE, self.driver.take(count))
+            model.next_item += count
+            model.produced += count
+            model.completed += count
+            model.next_reservation += 1
+            return
         first = model.add(b"old", {}, 0, self.now + self.model.policy.expire_timeout, self.now)
         if not self.model.policy.expire_timeout:
             first.expires_at = 0

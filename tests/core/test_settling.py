@@ -7,7 +7,7 @@ from querator.core import replies as rep
 from querator.core.commands import Verb
 from querator.core.events import Attributes
 from querator.core.ids import Duration, Instant
-from querator.core.limits import BATCH_ITEMS_MAX
+from querator.core.limits import BATCH_ITEMS_MAX, SEGMENT_ITEMS
 from querator.core.policy import Backoff, Policy
 from querator.core.replies import Code
 from querator.core.snapshot import state_hash
@@ -402,3 +402,19 @@ def test_attributes_travel_with_the_item_however_often_it_fails() -> None:
             {"encoding": ["text"], "kind": ["k"], "reference": ["r"], "headers": [{"a": "1"}]}
         ]
         driver.settle(Verb.RETRY, held)
+
+
+@pytest.mark.parametrize("ending", ["retry", "deadline"])
+def test_a_reservation_outlives_the_segment_of_those_of_its_items_that_are_settled(ending: str) -> None:
+    """Its first items were the last of a segment, and were completed; the rest goes back nevertheless."""
+    driver, held = make(SEGMENT_ITEMS - 3)
+    driver.settle(Verb.COMPLETE, held)
+    driver.produce(*[b"x"] * 4)
+    held = driver.take(4)
+    driver.settle(Verb.COMPLETE, held, ((0, 2),))
+    assert list(driver.state.segments) == [1]
+    if ending == "retry":
+        assert driver.settle(Verb.RETRY, held) == rep.Settled(2)
+    else:
+        driver.pass_time(3_600 * SECOND)
+    assert driver.waiting_items() == [SEGMENT_ITEMS, SEGMENT_ITEMS + 1]
