@@ -401,7 +401,7 @@ def few_values(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few_values")
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(samples.events, min_size=1, max_size=6), st.data())
 def test_damaged_events_decode_or_are_corrupt(events: list[ev.Event], data: st.DataObject) -> None:
     damaged = bytearray(encode_events(events))

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.suite.go_client import Control, Server
+from tests.conformance.suite.go_client import PATIENCE, Control, Server
 from tests.postgres import shared_cluster
 
 LOGS = os.environ.get("QUERATOR_SUITE_LOGS", "memory sqlite postgres").split()
 HERE = Path(__file__).parent
-STOP_SECONDS_MAX = 20
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -49,7 +48,7 @@ def control(request: pytest.FixtureRequest) -> Iterator[Control]:
         yield made
         made.close()
         process.terminate()
-        assert process.wait(STOP_SECONDS_MAX) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import pytest
 
 from tests.conformance.suite.go_client import (
     HOUR,
+    PATIENCE,
     SECOND,
     Server,
 )
@@ -46,7 +47,7 @@ def test_clear_leaves_those_who_wait(server: Server) -> None:
     server.until_waiting(1)
     server.ok("queue.clear", queue_name="q", queue=True, scheduled=True, destructive=True)
     server.produce("a")
-    waiting.result(5)
+    waiting.result(PATIENCE)
 
 
 @pytest.mark.every_log

@@ -10,6 +10,7 @@ from tests.conformance.suite.go_client import (
     HOUR,
     MILLISECOND,
     MINUTE,
+    PATIENCE,
     SECOND,
     Control,
     Server,
@@ -73,7 +74,7 @@ def test_a_lease_that_ends_comes_before_a_wait_that_ends(server: Server) -> None
     waiting = server.lease_later(1, "w", timeout="30s")
     server.until_waiting(1)
     server.advance(HOUR)
-    assert [(item.bytes, item.attempts) for item in waiting.result(5).items] == [(b"x", 2)]
+    assert [(item.bytes, item.attempts) for item in waiting.result(PATIENCE).items] == [(b"x", 2)]
 
 
 def test_a_schedule_comes_before_a_wait_that_ends(server: Server) -> None:
@@ -82,7 +83,7 @@ def test_a_schedule_comes_before_a_wait_that_ends(server: Server) -> None:
     waiting = server.lease_later(1, "w", timeout="30s")
     server.until_waiting(1)
     server.advance(HOUR)
-    assert waiting.result(5).items[0].bytes == b"x"
+    assert waiting.result(PATIENCE).items[0].bytes == b"x"
 
 
 def test_a_lease_that_ends_comes_before_an_expiry(server: Server) -> None:
@@ -167,7 +168,7 @@ def test_holding_is_of_one_queue(server: Server) -> None:
     assert server.ok("queues.update", queue_name="held", reference="r").code == 200
     server.pause("held")
     server.pause("held", on=False)
-    waiting.result(5)
+    waiting.result(PATIENCE)
     server.pause("held", on=False)
     assert server.payloads("held") == ["x"]
 
@@ -207,7 +208,7 @@ def test_time_goes_on_while_a_queue_is_held(server: Server) -> None:
     assert not waiting.done()
     assert server.counts() == [(2, 0, 0)]
     server.pause("q", on=False)
-    assert sorted(item.bytes for item in waiting.result(5).items) == [b"a", b"b"]
+    assert sorted(item.bytes for item in waiting.result(PATIENCE).items) == [b"a", b"b"]
 
 
 def test_the_document_of_a_new_server(control: Control) -> None:

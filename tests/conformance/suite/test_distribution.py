@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from tests.conformance.suite.go_client import (
+    PATIENCE,
     Refused,
     Server,
 )
@@ -45,7 +46,7 @@ def test_held_produces_are_spread(server: Server) -> None:
         server.until_waiting(number + 1, field="produce_waiting")
     server.pause("q", on=False)
     for produced in produces:
-        produced.result(5)
+        produced.result(PATIENCE)
     assert [total for total, _, _ in server.counts()] == [30, 20]
 
 
@@ -60,7 +61,7 @@ def test_held_leases_are_spread(server: Server) -> None:
         leases.append(server.lease_later(size, f"c{number}"))
         server.until_waiting(number + 1)
     server.pause("q", on=False)
-    assert [len(future.result(5).items) for future in leases] == [5, 10, 20]
+    assert [len(future.result(PATIENCE).items) for future in leases] == [5, 10, 20]
     assert server.counts() == [(30, 15, 0), (20, 20, 0)]
 
 
@@ -115,5 +116,5 @@ def test_many_clients_at_once(running: Server) -> None:
     for start in range(0, 200, 8):
         running.produce(*texts[start : start + 8])
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     assert sorted(seen, key=int) == texts

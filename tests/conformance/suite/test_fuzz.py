@@ -20,7 +20,11 @@ from tests.conformance.suite.go_client import CALLS, CODES, MESSAGES, PROTOBUF, 
 
 PATHS = [path.removeprefix("/v1/") for path in CALLS]
 ROWS = message_rows()
-FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+FEW = settings(
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+)
 SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 """The Unicode property White_Space."""
 

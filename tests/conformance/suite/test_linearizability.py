@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 
-from tests.conformance.suite.go_client import Control, Refused, Server
+from tests.conformance.suite.go_client import PATIENCE, Control, Refused, Server
 from tests.conformance.suite.linearizable import Call, Operation, Queue, TooHard, is_linearizable, queue_step
 
 CONSUMERS = 4
 ITEMS = 24
-LEASE_SECONDS = 0.2
-EXPIRY_SECONDS_MAX = float(os.environ.get("QUERATOR_EXPIRY_SECONDS_MAX", "1"))
+LEASE_SECONDS = 1.0
+EXPIRY_SECONDS_MAX = float(os.environ.get("QUERATOR_EXPIRY_SECONDS_MAX", "60"))
 """The contract says 0.1, which a machine that does other things too may miss; the order is judged anyway."""
 
 
@@ -77,6 +78,7 @@ class Work:
                 if len(self._completed) == ITEMS:
                     return
                 draw = self.random.random()
+            asked = time.monotonic()
             try:
                 leased = self.recorder.call(
                     "lease", lambda: self.server.lease(1, who, timeout="50ms"), text_of
@@ -84,30 +86,29 @@ class Work:
             except Refused as refused:
                 assert refused.code == 454, refused
                 continue
-            received = time.monotonic()
             (item,) = leased.items
             text = item.bytes.decode()
             first = item.attempts == 1
             if self.retries and draw < 0.3 and first:
                 self.settle("retry", item)
             elif self.expiries and draw < 0.3 and first:
-                self.expire(text, received)
+                self.expire(text, asked)
             else:
-                self.complete_in_time(item, received)
+                self.complete_in_time(item, asked)
 
-    def complete_in_time(self, item: Any, received: float) -> None:
+    def complete_in_time(self, item: Any, asked: float) -> None:
         """Or too late, on a machine that stalled: then its lease was over, and it must have been over."""
         try:
             self.settle("complete", item)
         except Refused as refused:
             assert self.expiries, refused
             assert refused.text.endswith("does not exist"), refused
-            assert time.monotonic() >= received + LEASE_SECONDS
-            self.expire(item.bytes.decode(), received)
+            assert time.monotonic() >= asked + LEASE_SECONDS
+            self.expire(item.bytes.decode(), asked)
 
-    def expire(self, text: str, received: float) -> None:
-        """Its lease is left to end by itself."""
-        ends = received + LEASE_SECONDS
+    def expire(self, text: str, asked: float) -> None:
+        """Its lease is left to end by itself: it cannot have begun before it was asked for."""
+        ends = asked + LEASE_SECONDS
         self.recorder.add(Operation(ends, ends + EXPIRY_SECONDS_MAX, Call("expire", text)))
 
     def run(self) -> list[Operation[Call]]:
@@ -125,10 +126,21 @@ class Work:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE)
         assert not failures, failures
         assert not any(thread.is_alive() for thread in threads)
-        return self.recorder.operations
+        return [self._bounded(operation) for operation in self.recorder.operations]
+
+    def _bounded(self, operation: Operation[Call]) -> Operation[Call]:
+        """A lease is over when the item is leased again, at the latest: the judge has less to try."""
+        if operation.did.kind != "expire":
+            return operation
+        again = [
+            other.ended
+            for other in self.recorder.operations
+            if other.did == Call("lease", operation.did.item) and other.ended > operation.began
+        ]
+        return attrs.evolve(operation, ended=min([operation.ended, *again]))
 
 
 @pytest.mark.every_log
@@ -157,10 +169,10 @@ def test_an_expired_lease_comes_back_within_its_window(running: Server, count: i
     for number in range(count):
         began = time.time()
         deadline = running.lease(1, f"c{number}").items[0].lease_deadline.ToNanoseconds() / 1e9
-        assert deadline >= began + LEASE_SECONDS - 0.001
-        again = running.lease(1, "w", timeout="5s").items[0] if count == 1 else None
+        assert deadline >= began + LEASE_SECONDS - 0.01
+        again = running.lease(1, "w").items[0] if count == 1 else None
         if again is not None:
-            assert time.time() >= deadline
+            assert time.time() >= deadline - 0.01
             assert again.attempts == 2
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.suite.go_client import SECOND, Control, Server, is_at, refused
+from tests.conformance.suite.go_client import PATIENCE, SECOND, Control, Server, is_at, refused
 
 NAME = "namespace name is invalid; "
 TAG = "api_key_tag is invalid; "
@@ -132,7 +132,7 @@ def test_what_is_used_is_not_deleted(server: Server) -> None:
 
 def test_creates_of_one_name_at_once(running: Server) -> None:
     calls = [running.begin("namespaces.create", name="n") for _ in range(8)]
-    failed = [call for call in calls if call.exception(10) is not None]
+    failed = [call for call in calls if call.exception(PATIENCE) is not None]
     assert len(failed) == 7
     assert {refused(call) for call in failed} == {(400, "namespace already exists; 'n' already exists")}
 

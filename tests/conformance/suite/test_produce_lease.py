@@ -7,6 +7,7 @@ import pytest
 from tests.conformance.suite.go_client import (
     HOUR,
     MINUTE,
+    PATIENCE,
     SECOND,
     ZERO_TIME,
     Control,
@@ -141,7 +142,7 @@ def test_a_parked_lease_gets_what_comes(server: Server) -> None:
     waiting = server.lease_later(10)
     server.until_waiting(1)
     server.produce("a", "b")
-    assert [item.bytes for item in waiting.result(5).items] == [b"a", b"b"]
+    assert [item.bytes for item in waiting.result(PATIENCE).items] == [b"a", b"b"]
 
 
 @pytest.mark.every_log
@@ -178,7 +179,7 @@ def test_waiting_leases_share_round_robin(
         waiting.append(server.lease_later(size, f"c{number}"))
         server.until_waiting(number + 1)
     server.produce(*map(str, range(count)))
-    got = [len(future.result(5).items) for future in waiting[: len(shares)]]
+    got = [len(future.result(PATIENCE).items) for future in waiting[: len(shares)]]
     assert tuple(got) == shares
     if len(sizes) > len(shares):
         server.until_waiting(len(sizes) - len(shares))
@@ -199,8 +200,8 @@ def test_held_leases_share_round_robin_in_one_pass(server: Server) -> None:
     assert server.stats().in_flight == 4
     assert not any(future.done() for future in waiting)
     server.pause("q", on=False)
-    assert [len(future.result(5).items) for future in waiting] == [16, 6, 1]
-    produced.result(5)
+    assert [len(future.result(PATIENCE).items) for future in waiting] == [16, 6, 1]
+    produced.result(PATIENCE)
 
 
 @pytest.mark.every_log
@@ -217,9 +218,9 @@ def test_held_produces_come_before_held_leases(server: Server) -> None:
         )
         server.until_waiting(number + 1, field="produce_waiting")
     server.pause("q", on=False)
-    assert [item.bytes for item in lease.result(5).items] == [b"0", b"1", b"2"]
+    assert [item.bytes for item in lease.result(PATIENCE).items] == [b"0", b"1", b"2"]
     for produced in produces:
-        produced.result(5)
+        produced.result(PATIENCE)
 
 
 @pytest.mark.every_log
@@ -234,8 +235,8 @@ def test_complete_and_retry_wait_while_a_queue_is_held(server: Server) -> None:
     assert len(server.items()) == 2
     assert server.counts() == [(2, 2, 0)]
     server.pause("q", on=False)
-    complete.result(5)
-    retry.result(5)
+    complete.result(PATIENCE)
+    retry.result(PATIENCE)
     assert server.counts() == [(1, 0, 0)]
 
 
@@ -277,7 +278,7 @@ def test_a_full_backlog_is_overload(control: Control) -> None:
     server.produce("x", queue="other")
     server.pause("q", on=False)
     server.produce("1", "2")
-    assert [len(future.result(5).items) for future in waiting] == [1, 1]
+    assert [len(future.result(PATIENCE).items) for future in waiting] == [1, 1]
     server.stop()
 
 
@@ -296,8 +297,8 @@ def test_a_client_waits_once_in_a_queue(server: Server) -> None:
     server.until_waiting(1, "other")
     server.produce("a")
     server.produce("b", queue="other")
-    waiting.result(5)
-    elsewhere.result(5)
+    waiting.result(PATIENCE)
+    elsewhere.result(PATIENCE)
     server.produce("c")
     assert len(server.lease(1, "me").items) == 1
 
@@ -313,7 +314,7 @@ def test_a_client_waits_once_in_a_held_queue(server: Server) -> None:
     )
     assert (code, text.partition(";")[0]) == (400, "duplicate client id")
     server.pause("q", on=False)
-    waiting.result(5)
+    waiting.result(PATIENCE)
 
 
 @pytest.mark.every_log
@@ -322,7 +323,7 @@ def test_a_client_that_hung_up_is_given_nothing(server: Server) -> None:
     host, _, port = server.address.partition(":")
     body = b'{"queue_name":"q","batch_size":1,"client_id":"gone","request_timeout":"1m"}'
     head = f"POST /v1/queue.lease HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-    with socket.create_connection((host, int(port))) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
         server.until_waiting(1)
     server.until_waiting(0)

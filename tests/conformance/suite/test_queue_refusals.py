@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.suite.go_client import (
+    PATIENCE,
     Control,
     Server,
 )
@@ -137,7 +138,7 @@ def test_limits_may_be_larger_than_usual(control: Control) -> None:
     waiting = server.lease_later(5_000)
     server.until_waiting(1)
     server.produce(*["x"] * 5_000)
-    again = waiting.result(10)
+    again = waiting.result(PATIENCE)
     assert len(again.items) == 5_000
     server.retry(*[{"id": item.id} for item in again.items])
     assert server.counts() == [(5_000, 0, 0)]

@@ -7,6 +7,7 @@ import pytest
 from tests.conformance.suite.go_client import (
     HOUR,
     MINUTE,
+    PATIENCE,
     SECOND,
     Control,
     Server,
@@ -488,7 +489,7 @@ def test_queues_outlive_a_restart(control: Control) -> None:
 
 def test_creates_of_one_name_at_once(running: Server) -> None:
     calls = [running.begin("queues.create", **GOOD) for _ in range(8)]
-    errors = [call.exception(10) for call in calls]
+    errors = [call.exception(PATIENCE) for call in calls]
     assert errors.count(None) == 1
     texts = [refused(call) for call in calls if call.exception() is not None]
     assert texts == [(400, "invalid queue; 'new' already exists")] * 7
@@ -497,6 +498,6 @@ def test_creates_of_one_name_at_once(running: Server) -> None:
 def test_deletes_of_one_name_at_once(running: Server) -> None:
     running.create()
     calls = [running.begin("queues.delete", queue_name="q") for _ in range(8)]
-    errors = [call.exception(10) for call in calls]
+    errors = [call.exception(PATIENCE) for call in calls]
     assert errors.count(None) >= 1
     assert running.refusal("queues.info", queue_name="q")[0] == 400

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.suite.go_client import SECOND, Refused, Server, is_at, refused
+from tests.conformance.suite.go_client import PATIENCE, SECOND, Refused, Server, is_at, refused
 
 STANDARD = "cannot modify or delete standard role; '%s' is a standard role"
 PERMISSIONS = [
@@ -241,7 +241,7 @@ def test_deletes_of_one_binding_at_once(spaces: Server) -> None:
     wanted = {"namespace": "a", "role_name": "r", "user_id": user_id(spaces)}
     spaces.ok("rolebindings.create", **wanted)
     errors = [
-        call.exception(10) for call in [spaces.begin("rolebindings.delete", **wanted) for _ in range(8)]
+        call.exception(PATIENCE) for call in [spaces.begin("rolebindings.delete", **wanted) for _ in range(8)]
     ]
     assert errors.count(None) >= 1
     assert {error.code for error in errors if isinstance(error, Refused)} <= {453}
@@ -251,7 +251,7 @@ def test_deletes_of_one_binding_at_once(spaces: Server) -> None:
 def test_bindings_of_one_kind_at_once(spaces: Server) -> None:
     wanted = {"namespace": "a", "role_name": "r", "user_id": user_id(spaces)}
     calls = [spaces.begin("rolebindings.create", **wanted) for _ in range(8)]
-    failed = [call for call in calls if call.exception(10) is not None]
+    failed = [call for call in calls if call.exception(PATIENCE) is not None]
     assert len(failed) == 7
     assert {refused(call)[0] for call in failed} == {400}
     assert len(spaces.ok("rolebindings.list", namespace="a").items) == 1

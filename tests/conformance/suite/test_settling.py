@@ -6,6 +6,7 @@ from tests.conformance.suite.go_client import (
     HOUR,
     MILLISECOND,
     MINUTE,
+    PATIENCE,
     SECOND,
     ZERO_TIME,
     Server,
@@ -181,7 +182,7 @@ def test_a_retry_wakes_who_waits(server: Server, later: int) -> None:
     server.retry({"id": item.id, "retry_at": server.stamp(later)})
     if later:
         server.advance(later + SECOND)
-    assert waiting.result(5).items[0].attempts == 2
+    assert waiting.result(PATIENCE).items[0].attempts == 2
 
 
 def test_a_last_attempt_is_not_taken_away(server: Server) -> None:

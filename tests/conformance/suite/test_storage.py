@@ -8,6 +8,7 @@ import pytest
 from tests.conformance.suite.go_client import (
     HOUR,
     MINUTE,
+    PATIENCE,
     SECOND,
     ZERO_TIME,
     Control,
@@ -344,7 +345,7 @@ def test_an_import_wakes_who_waits(server: Server) -> None:
     waiting = server.lease_later(1)
     server.until_waiting(1)
     imported(server, {"payload": "eA==", "expire_deadline": server.stamp(HOUR)})
-    assert waiting.result(5).items[0].bytes == b"x"
+    assert waiting.result(PATIENCE).items[0].bytes == b"x"
 
 
 @pytest.mark.every_log

@@ -9,6 +9,7 @@ from tests.conformance.suite.go_client import (
     MICROSECOND,
     MILLISECOND,
     MINUTE,
+    PATIENCE,
     SECOND,
     ZERO_TIME,
     Control,
@@ -55,7 +56,7 @@ def test_a_lease_that_ended_wakes_who_waits(server: Server) -> None:
     waiting = server.lease_later(1, "w", timeout="10m")
     server.until_waiting(1)
     server.advance(61 * SECOND)
-    assert waiting.result(5).items[0].attempts == 2
+    assert waiting.result(PATIENCE).items[0].attempts == 2
 
 
 @pytest.mark.every_log
@@ -63,7 +64,7 @@ def test_a_lease_ends_by_the_running_clock(running: Server) -> None:
     running.create(lease_timeout="100ms")
     running.produce("a")
     running.lease(1)
-    assert running.lease(1, timeout="5s").items[0].attempts == 2
+    assert running.lease(1).items[0].attempts == 2
 
 
 @pytest.mark.every_log
@@ -233,7 +234,7 @@ def test_a_due_item_wakes_who_waits(server: Server) -> None:
     waiting = server.lease_later(1)
     server.until_waiting(1)
     server.advance(11 * SECOND)
-    assert waiting.result(5).items[0].bytes == b"a"
+    assert waiting.result(PATIENCE).items[0].bytes == b"a"
 
 
 def test_scheduled_items_are_not_complete_nor_retried(server: Server) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.api.http.contract import endpoint_rows
-from tests.conformance.suite.go_client import CODES, MESSAGES, PROTOBUF, Control, Server
+from tests.conformance.suite.go_client import CODES, MESSAGES, PATIENCE, PROTOBUF, Control, Server
 
 JSON = "application/json"
 ENDPOINTS = endpoint_rows()
@@ -216,7 +216,7 @@ def test_an_empty_protobuf_body_is_a_message(server: Server, path: str) -> None:
 def test_many_requests_on_one_connection(server: Server) -> None:
     server.create()
     host, _, port = server.address.partition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
     connection.connect()
     first = connection.sock
     for number in range(50):
@@ -232,7 +232,7 @@ def test_many_connections_at_once(server: Server) -> None:
     server.create()
     body = '{{"queue_name":"q","batch_size":1,"client_id":"{}","request_timeout":"1m"}}'
     host, _, port = server.address.partition(":")
-    connections = [http.client.HTTPConnection(host, int(port), timeout=20) for _ in range(200)]
+    connections = [http.client.HTTPConnection(host, int(port), timeout=PATIENCE) for _ in range(200)]
     for number, connection in enumerate(connections):
         connection.request("POST", "/v1/queue.lease", body.format(number).encode())
     server.until_waiting(200)
@@ -259,8 +259,8 @@ def test_calls_of_many_threads(running: Server) -> None:
 
 def test_a_body_may_come_in_pieces(server: Server) -> None:
     host, _, port = server.address.partition(":")
-    with socket.create_connection((host, int(port))) as connection:
-        connection.settimeout(10)
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+        connection.settimeout(PATIENCE)
         for piece in (
             b"POST /v1/queues.list HT",
             b"TP/1.1\r\nHost: x\r\nContent-Le",
@@ -275,8 +275,8 @@ def test_a_body_may_come_in_pieces(server: Server) -> None:
 def test_expect_continue(server: Server) -> None:
     """As an HTTP client does that asks before it sends a large body."""
     host, _, port = server.address.partition(":")
-    with socket.create_connection((host, int(port))) as connection:
-        connection.settimeout(10)
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+        connection.settimeout(PATIENCE)
         head = (
             b"POST /v1/queues.list HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
         )
