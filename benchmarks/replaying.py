@@ -73,7 +73,7 @@ class _Consumer:
         broker.end_turn()
 
 
-async def _record(items: int, batch: int, partitions: int) -> MemoryDisk:
+async def record(items: int, batch: int, partitions: int) -> MemoryDisk:
     disk = MemoryDisk()
     env = virtual_env(1)
     dice = Random(1)
@@ -115,7 +115,7 @@ def make_capture(file: Path, items: int, batch: int, partitions: int = 1) -> Non
     """A capture of so many items that came, were worked on, failed and were lost."""
 
     async def main() -> None:
-        disk = await _record(items, batch, partitions)
+        disk = await record(items, batch, partitions)
         store = MemoryLog(virtual_env(1), disk)
         with file.open("wb") as out:
             writer = CaptureWriter(out, CaptureHead(Payloads.SIZES, await read_queues(store)))

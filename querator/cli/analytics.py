@@ -30,6 +30,7 @@ from querator.analytics.words import say_count
 from querator.cli.exits import UsageError
 from querator.cli.items import read_item
 from querator.cli.logs import Source
+from querator.cli.moments import read_moment
 from querator.cli.options import Target, read_duration
 from querator.cli.output import (
     console,
@@ -40,7 +41,6 @@ from querator.cli.output import (
     print_table,
     print_text,
 )
-from querator.client.durations import parse_duration
 from querator.env.real import real_env
 from querator.errors import LogUnavailable, StoreLocked
 
@@ -175,25 +175,8 @@ def verify(*, where: Where | None = None) -> None:
 # --- asking -------------------------------------------------------------------------------------
 
 
-def read_moment(text: str, option: str) -> datetime:
-    """A moment: ISO 8601 (UTC unless it says otherwise), or a duration before now.
-
-    Raises:
-        UsageError: it is neither; names the option.
-    """
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        pass
-    else:
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    try:
-        ago = parse_duration(text)
-    except ValueError:
-        raise UsageError(
-            f"{option}: '{text}' is neither a moment (2026-11-24T08:00) nor a duration before now (24h)"
-        ) from None
-    return datetime.fromtimestamp(real_env().clock.now() / 1e6, UTC) - timedelta(microseconds=ago)
+def _datetime(text: str | None, option: str) -> datetime | None:
+    return None if text is None else datetime.fromtimestamp(read_moment(text, option) / 1e6, UTC)
 
 
 @app.command
@@ -213,8 +196,8 @@ def report(
             made = make_report(
                 connection,
                 queue,
-                None if since is None else read_moment(since, "--since"),
-                None if until is None else read_moment(until, "--until"),
+                _datetime(since, "--since"),
+                _datetime(until, "--until"),
             )
         finally:
             connection.close()
@@ -248,8 +231,8 @@ async def ask(
             queue,
             item=None if item is None else read_item(item),
             width=_span(width, "--width"),
-            since=None if since is None else read_moment(since, "--since"),
-            until=None if until is None else read_moment(until, "--until"),
+            since=_datetime(since, "--since"),
+            until=_datetime(until, "--until"),
             waiting_target=_span(waiting_target, "--waiting-target"),
             processing_target=_span(processing_target, "--processing-target"),
         )

@@ -9,17 +9,17 @@ from cyclopts import Parameter
 
 from querator.cli.exits import UsageError
 from querator.cli.logs import Source
+from querator.cli.moments import read_place_in_log
 from querator.cli.output import format_duration, format_instant, note, print_json, print_table
 from querator.cli.reading import open_capture
-from querator.client.durations import parse_instant
 from querator.core.commands import Listing, ListItems
-from querator.core.ids import PartitionId, Position
+from querator.core.ids import PartitionId
 from querator.core.replies import ItemPage
 from querator.core.state import PartitionState
 from querator.core.views import read
 from querator.replay.capture import read_capture
 from querator.replay.fold import COUNTS, counts_of
-from querator.replay.history import CaptureHistory, History, Moment, StoreHistory, state_at
+from querator.replay.history import CaptureHistory, History, StoreHistory, state_at
 
 CaptureFile = Annotated[Path | None, Parameter(help="Ask a capture instead of a server's directory.")]
 OnePartition = Annotated[
@@ -37,7 +37,8 @@ async def at(
     partition: OnePartition = None,
     limit: Annotated[int, Parameter(help="Items and holders of each partition to show.")] = 5,
 ) -> None:
-    """A queue as it was at WHEN: a time (2026-12-31T08:00:00Z), or a position of its log.
+    """A queue as it was at WHEN: a time (2026-12-31T08:00:00Z), a duration before now (2h), or a position of
+    its log.
 
     Counts, the items at the head, and who held what. The server must not be running.
     """
@@ -159,7 +160,7 @@ async def _states(history: History, queue: str, when: str, partition: int | None
         if partition not in numbers:
             raise UsageError(f"--partition: {queue} has the partitions {', '.join(map(str, numbers))}")
         numbers = [partition]
-    moment = _moment(when)
+    moment = read_place_in_log(when, "WHEN")
     if moment.position is not None and len(numbers) > 1:
         raise UsageError(
             f"a position is one of a partition's log, and {queue} has several: name one with --partition "
@@ -174,15 +175,6 @@ async def _states(history: History, queue: str, when: str, partition: int | None
         if moment.position is not None and moment.position > states[0].position:
             note(f"the capture ends with record {states[0].position}: what happened after that is not in it")
     return states
-
-
-def _moment(text: str) -> Moment:
-    if text.isdecimal():
-        return Moment(position=Position(int(text)))
-    try:
-        return Moment(at=parse_instant(text))
-    except ValueError as error:
-        raise UsageError(f"{error}; or a position, as 1234") from error
 
 
 def _document(state: PartitionState, limit: int) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import attrs
 import trio
 from cyclopts import Parameter
 
 from querator.cli.exits import Exit, UsageError
 from querator.cli.logs import Source, chosen
+from querator.cli.moments import read_place_in_log
 from querator.cli.output import note, print_fields, print_json, print_table, print_text
 from querator.cli.progress import Progress
 from querator.cli.reading import open_capture, size_of
@@ -26,18 +28,25 @@ from querator.replay.capture import (
     read_capture,
 )
 from querator.replay.fold import PartitionReplay, Replay, counts_of
-from querator.replay.history import read_queues, walk
+from querator.replay.history import Moment, positions_between, read_queues, walk
 
 
 async def export(
     file: Path,
     *,
     source: Source | None = None,
+    queue: Annotated[str | None, Parameter(help="Only the partitions of this one.")] = None,
     partition: Annotated[
         int | None, Parameter(help="Only this one; 0, the catalog, only if it is asked for.")
     ] = None,
-    start: Annotated[int, Parameter(name="--from", help="From this position on.")] = 0,
-    end: Annotated[int, Parameter(name="--to", help="Up to this position; 0: all.")] = 0,
+    start: Annotated[
+        str | None,
+        Parameter(
+            name="--from",
+            help="From then on: a time (2026-12-31T08:00:00Z), a duration before now (24h), or a position.",
+        ),
+    ] = None,
+    end: Annotated[str | None, Parameter(name="--to", help="Up to then; likewise.")] = None,
     payloads: Annotated[
         Payloads, Parameter(help="kept, dropped, or sizes: replaced by how long each is.")
     ] = Payloads.KEPT,
@@ -47,11 +56,19 @@ async def export(
     A stretch that does not begin with the log carries the state before it. The file must not be there yet.
     """
     source = source or Source()
-    check_stretch(start, end)
+    stretch = read_stretch(start, end)
+    if queue is not None and partition is not None:
+        raise UsageError("a --queue or a --partition, not both")
     env = real_env()
     async with source.open() as store:
-        numbers = await partitions_of(store, partition)
-        head = CaptureHead(payloads, await read_queues(store))
+        queues = await read_queues(store)
+        if queue is None:
+            numbers = await partitions_of(store, partition)
+        else:
+            numbers = [PartitionId(number) for number in _of_queue(queues, queue)]
+            queues = {queue: queues[queue]}
+        stretch.check_partitions(numbers)
+        head = CaptureHead(payloads, queues)
         partial = file.with_name(file.name + ".partial")
         _refuse_existing(file)
         try:
@@ -62,7 +79,10 @@ async def export(
                 writer = CaptureWriter(out, head)
                 items = 0
                 for number in numbers:
-                    async for thing in walk(store, number, start, end):
+                    bounds = await positions_between(store, number, stretch.start, stretch.end)
+                    if bounds is None:
+                        continue
+                    async for thing in walk(store, number, *bounds):
                         if isinstance(thing, CapturedRecord):
                             writer.record(thing.record)
                             if thing.record.item_max:
@@ -172,11 +192,43 @@ class _Steps:
             print_text(f"{record.partition}.{record.position}  {moment(self._at)}  {text}")
 
 
-def check_stretch(start: int, end: int) -> None:
-    if start < 0 or end < 0:
-        raise UsageError("--from, --to: positions are counted from 1")
-    if end and end < start:
-        raise UsageError(f"--to: {end} lies before --from {start}")
+@attrs.frozen
+class Stretch:
+    """From a moment to a moment, both included; ``None``: from the beginning, up to the end."""
+
+    start: Moment | None
+    end: Moment | None
+
+    def check_partitions(self, numbers: Sequence[PartitionId]) -> None:
+        """Raises UsageError: a position is one of several partitions."""
+        for bound, option in ((self.start, "--from"), (self.end, "--to")):
+            if bound is not None and bound.position is not None and len(numbers) > 1:
+                raise UsageError(
+                    f"{option}: a position is one of a partition's log, and there are several: name one with "
+                    f"--partition ({', '.join(map(str, numbers))}), or say a time"
+                )
+
+
+def read_stretch(start: str | None, end: str | None) -> Stretch:
+    """Raises UsageError: they are no moments, or the end lies before the start."""
+    found = Stretch(
+        None if start is None else read_place_in_log(start, "--from"),
+        None if end is None else read_place_in_log(end, "--to"),
+    )
+    if found.start is not None and found.end is not None:
+        first, last = found.start, found.end
+        if (first.position is None) != (last.position is None):
+            raise UsageError("--from, --to: two times or two positions")
+        if (last.position or last.at or 0) < (first.position or first.at or 0):
+            raise UsageError(f"--to: {end} lies before --from {start}")
+    return found
+
+
+def _of_queue(queues: dict[str, list[int]], queue: str) -> list[int]:
+    if queue not in queues:
+        known = ", ".join(sorted(queues)) or "none"
+        raise UsageError(f"--queue: there is no queue '{queue}' in this log; there are {known}")
+    return queues[queue]
 
 
 async def partitions_of(store: LogStore, partition: int | None) -> Sequence[PartitionId]:

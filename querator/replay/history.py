@@ -17,7 +17,7 @@ from querator.core.snapshot import Capture, SnapshotUnreadable
 from querator.core.state import PartitionState
 from querator.errors import CorruptRecord, HistoryDropped, StoreCorrupt
 from querator.log.codec import decode_columns, name_of
-from querator.log.records import Record
+from querator.log.records import Record, Tail
 from querator.log.restore import first_position, read_all
 from querator.log.store import LogStore
 from querator.replay.capture import (
@@ -138,6 +138,44 @@ async def state_at(history: History, partition: PartitionId, moment: Moment) -> 
             if replay.divergence is not None:
                 raise CorruptRecord(replay.divergence.fault)
     return replay.state
+
+
+async def positions_between(
+    store: LogStore, partition: PartitionId, start: Moment | None, end: Moment | None
+) -> tuple[int, int] | None:
+    """(first, last) position of a stretch, as ``walk`` takes them: ``start`` and ``end`` are in it.
+
+    A record is of when it was written. Where the log begins only after ``start``, the stretch begins with the
+    log; ``None``: the log begins only after ``end``.
+    """
+    tail = await store.tail(partition)
+    if tail is None:
+        return None
+    kept = await first_position(store, partition, tail)
+    first: int = kept
+    last: int = tail.position
+    if start is not None:
+        first = start.position or await _first_written(store, partition, kept, tail, (start.at or 0) - 1)
+    if end is not None:
+        last = end.position or await _first_written(store, partition, kept, tail, end.at or 0) - 1
+    if last < kept:
+        return None
+    return (0 if first <= kept else first), last
+
+
+async def _first_written(
+    store: LogStore, partition: PartitionId, kept: Position, tail: Tail, after: int
+) -> Position:
+    """The first record that was written after this moment; one past the last where none was."""
+    low, high = int(kept), tail.position + 1
+    while low < high:
+        middle = Position((low + high) // 2)
+        (record,) = await store.read(partition, middle, records_max=1, bytes_max=1, payloads=False)
+        if record.written_at > after:
+            high = middle
+        else:
+            low = middle + 1
+    return Position(low)
 
 
 async def walk(

@@ -96,13 +96,20 @@ def test_a_queue_at_a_moment(cli: Run, data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["at", "noon", "q"], ["noon", "ISO 8601", "position"]),
+        (["at", "noon", "q"], ["noon", "2026-11-24T08:00", "24h", "position"]),
         (["at", "1", "nowhere"], ["nowhere", "q, wide"]),
         (["at", "1", "wide"], ["--partition", "2, 3"]),
         (["at", "1", "q", "--partition", "2"], ["--partition", "1"]),
         (["replay", "--partition", "9"], ["9"]),
-        (["log", "export", "x", "--from", "5", "--to", "2"], ["--to"]),
+        (["log", "export", "x", "--from", "5", "--to", "2", "--partition", "1"], ["--to"]),
+        (["log", "export", "x", "--from", "5"], ["--from", "--partition (1, 2, 3)"]),
+        (["log", "export", "x", "--to", "5", "--queue", "wide"], ["--to", "--partition (2, 3)"]),
         (["log", "export", "x", "--from", "-1"], ["--from"]),
+        (["log", "export", "x", "--from", "yesterday"], ["--from", "yesterday", "24h"]),
+        (["log", "export", "x", "--from", "1h", "--to", "5"], ["two times or two positions"]),
+        (["log", "export", "x", "--from", "1h", "--to", "2h"], ["--to", "before"]),
+        (["log", "export", "x", "--queue", "nowhere"], ["nowhere", "q, wide"]),
+        (["log", "export", "x", "--queue", "q", "--partition", "1"], ["not both"]),
     ],
 )
 def test_what_makes_no_sense_is_said(cli: Run, data: Path, arguments: list[str], words: list[str]) -> None:
@@ -110,6 +117,17 @@ def test_what_makes_no_sense_is_said(cli: Run, data: Path, arguments: list[str],
     assert done.code == 2, done.err
     for word in words:
         assert word in done.err
+
+
+def test_a_stretch_of_time_of_one_queue_is_taken_along(cli: Run, data: Path, tmp_path: Path) -> None:
+    for option, records in ((("--from", "1h"), 4), (("--to", "1h"), 0), (("--from", LATER), 0)):
+        file = str(tmp_path / f"{option[0]}-{option[1]}.capture")
+        done = cli("log", "export", file, "--data", str(data), "--queue", "q", *option, "--json")
+        assert (done.code, done.json[0]["records"] >= records) == (0, True), done.err
+        assert bool(done.json[0]["records"]) is bool(records)
+        (verdict,) = cli("replay", file, "--json").json
+        assert verdict["ok"]
+        assert [partition["partition"] for partition in verdict["partitions"]] == [1] * (option[0] != "--to")
 
 
 def test_a_capture_that_is_not_there_or_not_asked_for_so_late_is_said(

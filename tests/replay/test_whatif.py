@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from benchmarks.replaying import make_capture
+from benchmarks.replaying import make_capture, record
 from querator.core.commands import (
     Clear,
     Delete,
@@ -22,28 +22,32 @@ from querator.core.commands import (
     Verb,
 )
 from querator.core.events import Attributes
-from querator.core.ids import MILLISECOND, SECOND, Duration, Instant, PartitionId, Place
+from querator.core.ids import MILLISECOND, SECOND, Duration, Instant, Place, Position
 from querator.core.policy import Backoff, Ordering
 from querator.env.virtual import virtual_env
 from querator.log.memory import MemoryLog
 from querator.replay.capture import CapturedRecord, CaptureHead, CaptureWriter, Payloads, read_capture
-from querator.replay.history import read_queues, walk
-from querator.replay.whatif.loading import load, read_traffic
+from querator.replay.history import Moment, positions_between, read_queues, walk
+from querator.replay.whatif.loading import CannotSimulate, load, read_traffic
 from querator.replay.whatif.measures import Measures
 from querator.replay.whatif.simulation import Settings, Simulation
-from querator.replay.whatif.traffic import CannotSimulate, DeleteItems, Traffic
+from querator.replay.whatif.traffic import DeleteItems, Traffic
 from querator.replay.whatif.verdict import COUNTS, Difference, compare
 from tests.actors.conftest import Client, World, settle_down
 
 MS = MILLISECOND
 
 
-async def capture_of(store: MemoryLog, start: int = 0) -> bytes:
+async def capture_of(store: MemoryLog, start: int = 0, since: Instant | None = None) -> bytes:
+    """Of all queues, from a position or a time on."""
+    begins = Moment(at=since) if since is not None else Moment(position=Position(start)) if start else None
     out = io.BytesIO()
     writer = CaptureWriter(out, CaptureHead(Payloads.SIZES, await read_queues(store)))
     for partition in await store.partitions():
         if partition:
-            async for thing in walk(store, partition, start):
+            bounds = await positions_between(store, partition, begins, None)
+            assert bounds is not None
+            async for thing in walk(store, partition, *bounds):
                 if isinstance(thing, CapturedRecord):
                     writer.record(thing.record)
                 else:
@@ -52,8 +56,10 @@ async def capture_of(store: MemoryLog, start: int = 0) -> bytes:
     return out.getvalue()
 
 
-async def traffic_of(store: MemoryLog, queue: str | None = None, start: int = 0) -> Traffic:
-    return read_traffic(load(read_capture(io.BytesIO(await capture_of(store, start))), queue))
+async def traffic_of(
+    store: MemoryLog, queue: str | None = None, start: int = 0, since: Instant | None = None
+) -> Traffic:
+    return read_traffic(load(read_capture(io.BytesIO(await capture_of(store, start, since))), queue))
 
 
 def play(traffic: Traffic, **settings: object) -> Measures:
@@ -281,7 +287,7 @@ async def test_what_operators_did_is_done_again(autojump_clock: MockClock) -> No
         assert simulated.timeline.waiting[-1] == 0
 
 
-async def test_what_died_before_the_capture_cannot_be_brought_back_in_it(autojump_clock: MockClock) -> None:
+async def test_what_died_before_the_capture_is_brought_back_in_it(autojump_clock: MockClock) -> None:
     world = World()
     async with world.node() as node:
         partition = await world.create(node)
@@ -292,15 +298,19 @@ async def test_what_died_before_the_capture_cannot_be_brought_back_in_it(autojum
         await settle_down()
         client.settle(client.reservations[0], Verb.DEAD, reason="bad")
         await settle_down()
+        await trio.sleep(1)
         behind = node.broker.actors[partition].tail + 1
         node.broker.begin_turn()
         node.broker.command(client, 5, partition, Redrive())
         node.broker.end_turn()
         await settle_down()
     store = MemoryLog(virtual_env(1), world.disk)
-    assert (await traffic_of(store)).recorded.redriven == 1
-    with pytest.raises(CannotSimulate, match="begin it earlier"):
-        await traffic_of(store, start=behind)
+    for start in (0, behind):
+        traffic = await traffic_of(store, start=start)
+        assert (traffic.recorded.redriven, traffic.recorded.timeline.waiting[-1]) == (1, 1)
+        assert compare(traffic.recorded, play(traffic)) == []
+    # Where it is routed anew, nobody knows where it would be.
+    assert play(traffic, partitions=2).redriven == 0
 
 
 async def test_imported_items_come_back_with_their_past(autojump_clock: MockClock) -> None:
@@ -367,32 +377,25 @@ async def test_a_retry_by_place_does_not_look_at_the_limit(autojump_clock: MockC
     assert compare(traffic.recorded, play(traffic)) == []
 
 
-async def test_it_begins_where_nothing_is_left_of_before(autojump_clock: MockClock) -> None:
-    store = await work(items=10, rest=5)
-    tail = await store.tail(PartitionId(1))
-    assert tail is not None
-    with pytest.raises(CannotSimulate, match="has items from before"):
-        await traffic_of(store, start=6)
+async def test_one_queue_is_played(autojump_clock: MockClock) -> None:
+    store = await work(items=3, rest=1)
     with pytest.raises(CannotSimulate, match="no queue 'other'"):
         await traffic_of(store, "other")
-    world = World()
-    async with world.node(record_inputs=True) as node:
-        await world.create(node)
-        client = Client(node, "s")
-        client.produce(b"a")
-        await settle_down()
-        client.reserve(1)
-        await settle_down()
-        client.settle(client.reservations[0])
-        await settle_down()
-        behind = node.broker.actors[PartitionId(1)].tail + 1
-        client.produce(b"b", request=7)
-        await settle_down()
-        client.reserve(1, request=8)
-        await settle_down()
-    traffic = await traffic_of(MemoryLog(virtual_env(1), world.disk), start=behind)
-    assert counts(play(traffic)) == counts(traffic.recorded)
-    assert traffic.recorded.produced == 1
+    with pytest.raises(CannotSimulate, match="nothing of queue 'q'"):
+        await traffic_of(store, since=Instant(2**60))
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+def test_windows_that_were_full_when_it_began_are_as_large_as_they_were(batch: int) -> None:
+    disk = trio.run(record, 4_000, batch, 2, clock=MockClock(autojump_threshold=0))
+    store = MemoryLog(virtual_env(1), disk)
+    whole = trio.run(traffic_of, store)
+    length = whole.ended - whole.began
+    for share in (0.1, 0.2, 0.5, 0.9):
+        traffic = trio.run(traffic_of, store, None, 0, Instant(int(whole.began + share * length)))
+        assert traffic.recorded.timeline.reserved[0] > 0
+        assert {one.window for one in traffic.subscriptions} <= {one.window for one in whole.subscriptions}
+        assert compare(traffic.recorded, play(traffic)) == []
 
 
 async def test_an_item_that_was_mended_and_brought_back_stays_mended(autojump_clock: MockClock) -> None:

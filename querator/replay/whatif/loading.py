@@ -6,12 +6,18 @@ import attrs
 
 from querator.core import events as ev
 from querator.core.ids import Instant
-from querator.core.state import PartitionState
+from querator.errors import QueratorError
 from querator.log.codec import PayloadBlock, decode_columns, decode_events
 from querator.log.inputs import decode_inputs
 from querator.log.records import Record
 from querator.replay.capture import Captured, CapturedRecord, CaptureHead, Checkpoint
-from querator.replay.whatif.traffic import CannotSimulate, Traffic, TrafficReader
+from querator.replay.whatif.traffic import Traffic, TrafficReader
+
+
+class CannotSimulate(QueratorError):
+    """There is nothing in the capture that could be done again; the text says why."""
+
+    exit_code = 65
 
 
 @attrs.define
@@ -20,7 +26,8 @@ class Recording:
 
     queue: str = ""
     partitions: Sequence[int] = ()
-    bases: list[PartitionState] = attrs.Factory(list)
+    bases: list[Checkpoint] = attrs.Factory(list)
+    """What stood in its partitions before."""
     records: list[tuple[Record, Sequence[int] | None]] = attrs.Factory(list)
     """And how long its payloads are, where that is in the capture."""
     began: Instant = Instant(0)
@@ -43,7 +50,7 @@ def load(
             case CaptureHead(_, queues):
                 recording.queue, recording.partitions = _choose(queues, queue)
             case Checkpoint() if thing.is_base and thing.partition in recording.partitions:
-                recording.bases.append(thing.state())
+                recording.bases.append(thing)
             case CapturedRecord(record, sizes) if record.partition in recording.partitions:
                 if sizes is None and record.payload is not None:
                     sizes = PayloadBlock(record.payload).sizes()
@@ -83,12 +90,12 @@ def read_traffic(recording: Recording, progress: Callable[[int], None] | None = 
     """Fold the recording, and note what came from outside. ``progress`` is told of the items so far.
 
     Raises:
-        CannotSimulate: something happened that cannot be done again.
+        SnapshotUnreadable: what stood there before cannot be read.
         CorruptRecord, InvariantViolation: the log is not sound; ``querator replay`` says where.
     """
     reader = TrafficReader(recording.partitions, recording.began, recording.ended)
-    for state in recording.bases:
-        reader.begin(state)
+    for base in recording.bases:
+        reader.begin(base)
     for record, sizes in recording.records:
         reader.take(
             record.partition,

@@ -2,7 +2,7 @@
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -125,6 +125,16 @@ class Numbered:
             raise IndexError(f"item {item} is from before the beginning")
         return self._arrays[found], item - self._firsts[found]
 
+    def value(self, item: int) -> int:
+        """Of one item."""
+        values, index = self.at(item)
+        return values[index]
+
+    def values(self, item: int, count: int) -> "array[int]":
+        """Of it and those that follow it."""
+        values, index = self.at(item)
+        return values[index : index + count]
+
 
 class Observer:
     """Folds the events of one partition, and measures. ``settling`` and ``reserved`` are for subclasses."""
@@ -132,6 +142,8 @@ class Observer:
     def __init__(self, state: PartitionState, measures: Measures) -> None:
         self.state = state
         self.measures = measures
+        self.numbers = Numbered()
+        """Of the items, among all of the queue."""
         self._ready_at = Numbered()
         self._ended: dict[int, None] = {}
         """Items whose last reservation ended by itself."""
@@ -141,6 +153,17 @@ class Observer:
         self._twice = 0
         self._waits = measures.timeline.waits[0]
         self._works = measures.timeline.works[0]
+
+    def begin_with(self, spans: Iterable[tuple[int, int, list[int]]]) -> None:
+        """All this is there already: (an item, which of the queue's it is, since when it and those behind it
+        wait)."""
+        for item, which, waits in spans:
+            self._ready_at.extend(item, waits)
+            self.numbers.extend(item, range(which, which + len(waits)))
+
+    def waits_since(self, item: int, since: int) -> None:
+        """It has been waiting for longer than it has been here."""
+        self._back([(0, item, 1)], since)
 
     def apply(self, event: ev.Event) -> None:
         """Fold one event."""

@@ -31,14 +31,15 @@ from querator.core.ids import (
     SessionId,
 )
 from querator.core.limits import RESERVATION_BYTES_MAX
+from querator.core.line import Run
 from querator.core.match import match, match_parked
 from querator.core.placement import index_of
 from querator.core.policy import Policy, encode_policy
-from querator.core.reserve import show
 from querator.core.segments import BEHIND, READY, RESERVED, SCHEDULED
 from querator.core.state import OPEN as NOT_SETTLED
 from querator.core.state import PartitionState, Reservation
 from querator.env.virtual import SeededRng
+from querator.replay.capture import Checkpoint
 from querator.replay.whatif.measures import (
     OPEN,
     RETRY_UNLIMITED,
@@ -48,6 +49,7 @@ from querator.replay.whatif.measures import (
     Observer,
     Timeline,
 )
+from querator.replay.whatif.standing import NO_PAYLOAD, Standing, load_standing, spans, standing
 from querator.replay.whatif.traffic import (
     BY_BACKOFF,
     Arrival,
@@ -105,17 +107,17 @@ _NOBODY: Final = _Worker([], SessionId(""))
 class _Partition(Observer):
     """One partition of the simulation."""
 
-    def __init__(self, number: int, measures: Measures, end_lag: Duration) -> None:
-        super().__init__(PartitionState(PartitionId(number)), measures)
+    def __init__(self, state: PartitionState, measures: Measures, end_lag: Duration) -> None:
+        super().__init__(state, measures)
         self._end_lag = end_lag
-        self.numbers: array[int] = array("q", (0,))
-        """By item number: which item of the traffic it is."""
         self.alarm = NEVER
         """Nothing is due before."""
+        self.standing_below = 0
+        """Reservations with lower numbers were there when the recording began."""
 
     def touch(self, now: int) -> None:
-        """Time of what is decided from here on."""
-        if self.state.now != now:
+        """Time of what is decided from here on. It never goes back."""
+        if self.state.now < now:
             self.apply(ev.TurnStarted(Instant(now)))
 
     def apply(self, event: ev.Event) -> None:
@@ -173,7 +175,10 @@ class Simulation:
         self._measures = Measures(Timeline(traffic.began, traffic.ended))
         count = settings.partitions or traffic.partitions
         self._is_spread = count != traffic.partitions
-        self.partitions = [_Partition(number + 1, self._measures, traffic.end_lag) for number in range(count)]
+        self._begins_anew = self._is_spread or _is_ordered_otherwise(traffic, settings)
+        """What stood there before arrives once more, instead of being there."""
+        bases = {} if self._begins_anew else traffic.bases
+        self.partitions = [self._partition(index, bases.get(index)) for index in range(count)]
         self._part = self.partitions[0]
         """The one that is being matched."""
         self._demand: Demand[_Worker] = Demand()
@@ -250,17 +255,31 @@ class Simulation:
         self._sequence += 1
         heappush(self._heap, (when, rank, self._sequence, what, about))
 
+    def _partition(self, index: int, base: tuple[Checkpoint, int] | None) -> _Partition:
+        if base is None:
+            state = PartitionState(PartitionId(index + 1))
+            return _Partition(state, self._measures, self._traffic.end_lag)
+        checkpoint, first = base
+        part = _Partition(load_standing(checkpoint), self._measures, self._traffic.end_lag)
+        part.begin_with(spans(part.state, first))
+        return part
+
     def _prepare(self) -> None:
         traffic = self._traffic
         settings = self._settings
-        for part in self.partitions:
+        for index, part in enumerate(self.partitions):
             part.touch(self.now)
-            part.apply(ev.Claimed("simulation", 1, 1, 0, ""))
+            if self._begins_anew or index not in traffic.bases:
+                part.apply(ev.Claimed("simulation", 1, 1, 0, ""))
         for number, (at, policy) in enumerate(traffic.policies):
             if number == 0:
                 self._apply_policy(policy)
             else:
                 self._at(at, _POLICY, policy)
+        if self._begins_anew:
+            self._arrive_again()
+        else:
+            self._go_on()
         for at, index, order in traffic.orders:
             self._at(at, _ORDER, (index, order))
         if settings.consumers:
@@ -290,7 +309,7 @@ class Simulation:
             )
             for name in names:
                 subscribed = Subscribed(
-                    self.now, Instant(0), window, window_bytes, batch, linger, timeout, held, name
+                    self.now, self.now, Instant(0), window, window_bytes, batch, linger, timeout, held, name
                 )
                 self._at(self.now, _OPEN_UP, subscribed)
             return
@@ -302,6 +321,52 @@ class Simulation:
             ask = Ask(Duration(0), batch, timeout, held, bytes_max)
             self._at(self.now, _ASK, _Worker([ask], SessionId(name), goes_on=True))
 
+    # --- what stood there before ------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """It is there, and who works on it goes on with that."""
+        traffic = self._traffic
+        for index, (_, first) in traffic.bases.items():
+            part = self.partitions[index]
+            state = part.state
+            due = next_due_at(state, traffic.end_lag)
+            if due is not None:
+                part.alarm = Instant(min(part.alarm, due - 1))
+            part.standing_below = state.next_reservation
+            if traffic.named:
+                for item, which, waits in spans(state, first):
+                    for offset in range(len(waits)):
+                        if which + offset in traffic.named:
+                            self._homes[which + offset] = (part, item + offset)
+            for number, reservation in state.reservations.items():
+                held = reservation.open_ranges()
+                indexes = [at for start, count in held for at in range(start, start + count)]
+                self._work(part, number, reservation.pick(held), indexes, since=reservation.reserved_at)
+
+    def _arrive_again(self) -> None:
+        """It is routed anew: first what is worked on, then what waited longest. What was dead stays away."""
+        arrivals: list[tuple[bool, int, Arrival]] = []
+        for index, (base, first) in self._traffic.bases.items():
+            state = load_standing(base)
+            for one in sorted(standing(state, first), key=_place):
+                arrival = Arrival(
+                    self.now,
+                    index,
+                    one.which,
+                    1,
+                    Duration(one.due_at - self.now if one.due_at else 0),
+                    one.attributes,
+                    [NO_PAYLOAD],
+                    is_import=True,
+                )
+                if one.reserved_at:
+                    lasts = Duration(one.reserved_until - self.now)
+                    arrival.reserved.append((0, 1, lasts, one.reserved_at))
+                arrivals.append((not one.reserved_at, one.since, arrival))
+        arrivals.sort(key=_order_of_arrival)
+        for _, since, arrival in arrivals:
+            self._arrive(arrival, since)
+
     # --- what happens -----------------------------------------------------------------------------------
 
     def _apply_policy(self, policy: Policy) -> None:
@@ -310,7 +375,8 @@ class Simulation:
             part.touch(self.now)
             part.apply(ev.PolicyApplied(changed.version, encode_policy(changed), ""))
 
-    def _arrive(self, arrival: Arrival) -> None:
+    def _arrive(self, arrival: Arrival, since: int = 0) -> None:
+        """``since``: when it began to wait, where that was earlier."""
         part = self._route(arrival) if self._is_spread else self.partitions[arrival.partition]
         part.touch(self.now)
         due = Instant(arrival.at + arrival.delay if arrival.delay else 0)
@@ -325,21 +391,27 @@ class Simulation:
         if isinstance(answer, rep.Produced) and answer.duplicates:
             known = dict.fromkeys(answer.duplicates)
             which = [number for index, number in enumerate(which) if index not in known]
-        part.numbers.extend(which)
+        part.numbers.extend(base, which)
         if self._traffic.named:
             for item, number in enumerate(which, base):
                 if number in self._traffic.named:
                     self._homes[number] = (part, item)
-        for index, count, lasts in arrival.reserved:
-            self._reserve_imported(part, base + index, count, lasts)
+        if since:
+            part.waits_since(base, since)
+        for index, count, lasts, reserved_at in arrival.reserved:
+            self._reserve_imported(part, base + index, count, lasts, reserved_at)
 
-    def _reserve_imported(self, part: _Partition, first: int, count: int, lasts: Duration) -> None:
-        """Items that somebody holds whom this queue does not know."""
+    def _reserve_imported(
+        self, part: _Partition, first: int, count: int, lasts: Duration, since: Instant
+    ) -> None:
+        """Items that somebody holds whom this queue does not know, since then. One behind another of its key
+        waits for its turn."""
+        if part.state.state_of(first) == BEHIND:
+            return
         deadline = Instant(self.now + lasts)
         part.apply(ev.ItemsReserved(count, ItemNumber(first), _NOBODY.session, 0, deadline, Instant(0)))
-        self._part = part
-        shown = show(part.state, part.state.reservations[part.state.next_reservation - 1])
-        self._hand_over(Parked(_NOBODY, 0, count, NEVER, lasts, "", held=False), shown)
+        number = part.state.next_reservation - 1
+        self._work(part, number, part.state.reservations[number].runs, None, since=since)
 
     def _route(self, arrival: Arrival) -> _Partition:
         parts = self.partitions
@@ -382,10 +454,20 @@ class Simulation:
             timeout=one.timeout,
             held=one.held,
         )
+        self._adopt(one.session, subscription)
         self._demand.subscribe(subscription)
         if one.last and (self._settings.is_unchanged or one.last < self._traffic.last_days):
             # Behind its last push it may have been gone; if it was not, there was nothing for it.
             self._at(one.last + 1, _LEAVE, subscription)
+
+    def _adopt(self, session: str, subscription: Subscription[_Worker]) -> None:
+        """What its session held before counts in the window of its first subscription."""
+        for part in self.partitions:
+            for number in part.state.by_session.get(session, ()):
+                reservation = part.state.reservations[number]
+                if number < part.standing_below and reservation.holder is None:
+                    reservation.holder = subscription
+                    subscription.fill(reservation.left, 0)
 
     def _leave(self, subscription: Subscription[_Worker]) -> None:
         self._demand.unsubscribe(subscription)
@@ -400,7 +482,7 @@ class Simulation:
                 part.apply(event)
                 if type(event) is ev.ItemsRedriven:
                     for first, count in event.runs:
-                        self._revive(part.numbers[first : first + count])
+                        self._revive(part.numbers.values(first, count))
 
     def _revive(self, items: Sequence[int]) -> None:
         """Brought back from the dead, an item goes on with the attempts that it had after that."""
@@ -455,40 +537,45 @@ class Simulation:
 
     def _hand_over(self, waiter: Parked[_Worker] | Subscription[_Worker], shown: rep.Reserved) -> None:
         """Somebody works from here on: when is it settled, and how?"""
-        part = self._part
-        number = shown.reservation
         worker = waiter.asker
-        if shown.count == 1:
-            which = part.numbers[shown.runs[0][1]]
-            attempt = self._attempt(which)
-            self._settle_at(part, number, 1, None, attempt)
-            longest = attempt[0]
-        else:
-            groups: dict[_Attempt, list[int]] = {}
-            tries: dict[_Attempt, int] = {}
-            index = 0
-            for _, item, count in shown.runs:
-                for its_number, which in enumerate(part.numbers[item : item + count], item):
-                    attempt = self._attempt(which)
-                    if attempt not in groups:
-                        groups[attempt] = []
-                        tries[attempt] = _tries(part.state, its_number)
-                    groups[attempt].append(index)
-                    index += 1
-            longest = 0
-            # One request lets those die that failed too often, then retries what failed least often first.
-            ordered = sorted(groups, key=lambda attempt: tries[attempt] if attempt[1] == Verb.RETRY else 0)
-            for attempt in ordered:
-                indexes = groups[attempt]
-                ranges = None if len(groups) == 1 else tuple(to_ranges(indexes))
-                self._settle_at(part, number, len(indexes), ranges, attempt)
-                longest = max(longest, attempt[0])
-        if self._traffic.extends:
-            self._extend_later(part, number, part.numbers[shown.runs[0][1]])
+        longest = self._work(self._part, shown.reservation, shown.runs, None, since=self.now)
         if worker.asks and (worker.next < len(worker.asks) or worker.goes_on):
             following = worker.asks[min(worker.next, len(worker.asks) - 1)]
             pause = following.pause if worker.next < len(worker.asks) else 0
             self._at(self.now + longest + pause, _ASK, worker, following.rank)
+
+    def _work(
+        self, part: _Partition, number: int, runs: Sequence[Run], indexes: Sequence[int] | None, *, since: int
+    ) -> int:
+        """Somebody works on these items of a reservation (``None``: on all of it) since then: when is each
+        settled, and how? How long the last of them takes."""
+        if indexes is None and len(runs) == 1 and runs[0][2] == 1:
+            attempt = self._attempt(part.numbers.value(runs[0][1]))
+            self._settle_at(part, number, 1, None, attempt, since)
+            longest = attempt[0]
+        else:
+            groups: dict[_Attempt, list[int]] = {}
+            tries: dict[_Attempt, int] = {}
+            at = 0
+            for _, item, count in runs:
+                for its_number, which in enumerate(part.numbers.values(item, count), item):
+                    attempt = self._attempt(which)
+                    if attempt not in groups:
+                        groups[attempt] = []
+                        tries[attempt] = _tries(part.state, its_number)
+                    groups[attempt].append(at if indexes is None else indexes[at])
+                    at += 1
+            longest = 0
+            # One request lets those die that failed too often, then retries what failed least often first.
+            ordered = sorted(groups, key=lambda attempt: tries[attempt] if attempt[1] == Verb.RETRY else 0)
+            for attempt in ordered:
+                group = groups[attempt]
+                ranges = None if len(groups) == 1 and indexes is None else tuple(to_ranges(group))
+                self._settle_at(part, number, len(group), ranges, attempt, since)
+                longest = max(longest, attempt[0])
+        if self._traffic.extends and runs:
+            self._extend_later(part, number, part.numbers.value(runs[0][1]), since)
+        return longest
 
     def _attempt(self, which: int) -> _Attempt:
         """The next attempt at an item."""
@@ -536,18 +623,25 @@ class Simulation:
         return pool[self._dice.randbelow(len(pool))]
 
     def _settle_at(
-        self, part: _Partition, number: int, count: int, ranges: ev.Ranges | None, attempt: _Attempt
+        self,
+        part: _Partition,
+        number: int,
+        count: int,
+        ranges: ev.Ranges | None,
+        attempt: _Attempt,
+        since: int,
     ) -> None:
         took, outcome, _, _ = attempt
+        at = since + took
         if outcome == SESSION_LOST:
-            self._at(self.now + took, _END, (part, number))
+            self._at(at, _END, (part, number))
         elif outcome not in (OPEN, Verb.ENDED):
-            self._at(self.now + took, _SETTLE, (part, number, count, ranges, attempt))
+            self._at(at, _SETTLE, (part, number, count, ranges, attempt))
 
-    def _extend_later(self, part: _Partition, number: int, which: int) -> None:
+    def _extend_later(self, part: _Partition, number: int, which: int, since: int) -> None:
         speed = self._settings.speed
         for after, by in self._traffic.extends.get((which, self._tries[which] - 1), ()):
-            self._at(self.now + int(after / speed), _EXTEND, (part, number, by))
+            self._at(since + int(after / speed), _EXTEND, (part, number, by))
 
     def _settle(self, about: tuple[_Partition, int, int, ev.Ranges | None, _Attempt]) -> None:
         part, number, count, ranges, (_, outcome, delay, reason) = about
@@ -604,6 +698,11 @@ class Simulation:
                 part.apply(event)
 
 
+def _is_ordered_otherwise(traffic: Traffic, settings: Settings) -> bool:
+    ordering = settings.policy.get("ordering")
+    return bool(traffic.bases) and ordering not in (None, traffic.policies[0][1].ordering)
+
+
 def _tries(state: PartitionState, item: int) -> int:
     """Attempts that ended; -1 where the running one is the last."""
     done = state.attempts.get(item, 0)
@@ -615,6 +714,14 @@ def _usual(found: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     """The one that there is most of, the largest of equals."""
     counts = Counter(found)
     return max(sorted(counts), key=counts.__getitem__)
+
+
+def _place(one: Standing) -> int:
+    return one.place
+
+
+def _order_of_arrival(entry: tuple[bool, int, Arrival]) -> tuple[bool, int]:
+    return entry[:2]
 
 
 def _ready(part: _Partition) -> int:

@@ -28,26 +28,19 @@ from querator.core.limits import RESERVATION_BYTES_MAX, RESERVATION_END_LAG
 from querator.core.line import Run
 from querator.core.policy import Policy
 from querator.core.state import PartitionState, Reservation
-from querator.errors import QueratorError
-from querator.log.show import moment
+from querator.replay.capture import Checkpoint
 from querator.replay.whatif.measures import (
     OPEN,
     RETRY_UNLIMITED,
     TAKEN,
     Measures,
-    Numbered,
     Observer,
     Timeline,
 )
+from querator.replay.whatif.standing import NO_PAYLOAD, load_standing, spans
 
 BY_BACKOFF: Final = -1
 """As a retry's delay: what the queue's backoff says."""
-
-
-class CannotSimulate(QueratorError):
-    """What was recorded cannot be done again; the text says what, and when."""
-
-    exit_code = 65
 
 
 @attrs.define
@@ -67,8 +60,8 @@ class Arrival:
     """As long as they were, without what was in them."""
     is_import: bool = False
     """It brings the end of each item's life along, or none."""
-    reserved: list[tuple[int, int, Duration]] = attrs.Factory(list)
-    """(index of the first, how many, for how long): imported items that somebody held elsewhere."""
+    reserved: list[tuple[int, int, Duration, Instant]] = attrs.Factory(list)
+    """(index of the first, how many, for how long, since when): items that somebody works on already."""
 
 
 @attrs.frozen
@@ -115,8 +108,9 @@ class Slot:
 @attrs.define
 class Subscribed:
     began: Instant
+    first: Instant
+    """Of its first push."""
     last: Instant
-    """Of its last push."""
     window: int
     window_bytes: int
     batch: int
@@ -124,6 +118,8 @@ class Subscribed:
     timeout: Duration
     held: bool
     session: str = ""
+    first_room: int = 0
+    """In its window, before its first push."""
 
 
 @attrs.define
@@ -158,6 +154,10 @@ class Traffic:
     subscriptions: list[Subscribed] = attrs.Factory(list)
     orders: list[tuple[Instant, int, Order]] = attrs.Factory(list)
     """What operators did: when, to which partition."""
+    bases: dict[int, tuple[Checkpoint, int]] = attrs.Factory(dict)
+    """Index of a partition to (what stood there before, the number of the first of that)."""
+    left_standing: dict[str, list[tuple[Instant, int]]] = attrs.Factory(dict)
+    """By session, of what it held before: (when, how much less of that it then held)."""
     named: dict[int, None] = attrs.Factory(dict)
     """Items that orders name."""
     has_inputs: bool = False
@@ -193,8 +193,6 @@ class _Reader(Observer):
         self._traffic = traffic
         self._index = index
         self._found = found
-        self._numbers = Numbered()
-        """Of the items, among all of the queue."""
         self._rows: dict[int, int] = {}
         """Open reservations' rows."""
         self._by_itself_ended: dict[int, tuple[int, int, list[tuple[int, int]]]] = {}
@@ -207,6 +205,7 @@ class _Reader(Observer):
         self._touched: list[int] = []
         """Reservations from which items are being taken away."""
         self._first_new = 0
+        self._standing_below = state.next_reservation
 
     def take(self, events: Sequence[ev.Event], sizes: Sequence[int] | None, inputs: Inputs) -> None:
         """One record."""
@@ -238,10 +237,10 @@ class _Reader(Observer):
         now = Instant(self.state.now)
         first = traffic.items
         traffic.items = first + event.count
-        self._numbers.extend(event.first_item, range(first, first + event.count))
+        self.numbers.extend(event.first_item, range(first, first + event.count))
         traffic.took.extend([-1] * event.count)
         traffic.outcome.extend(bytes(event.count))
-        event.payloads = [_blank(size) for size in sizes] if sizes is not None else [_NONE] * event.count
+        event.payloads = [_blank(size) for size in sizes] if sizes is not None else [NO_PAYLOAD] * event.count
         delay = Duration(event.due_at - now if event.due_at else 0)
         traffic.arrivals.append(
             Arrival(
@@ -285,23 +284,13 @@ class _Reader(Observer):
         self._traffic.orders.append((Instant(state.now), self._index, order))
 
     def _name(self, items: Sequence[int]) -> tuple[int, ...]:
-        """The items of an order, among all of the queue.
-
-        Raises:
-            CannotSimulate: one is from before the recording.
-        """
-        try:
-            found = tuple(self._which(item) for item in items)
-        except IndexError:
-            raise CannotSimulate(
-                f"at {moment(self.state.now)} an operator brought back or deleted items from before this "
-                "capture: begin it earlier"
-            ) from None
+        """The items of an order, among all of the queue."""
+        found = tuple(self._which(item) for item in items)
         self._traffic.named.update(dict.fromkeys(found))
         return found
 
     def _which(self, item: int) -> int:
-        numbers, index = self._numbers.at(item)
+        numbers, index = self.numbers.at(item)
         return numbers[index]
 
     def _redrive(self, items: list[int]) -> RedriveItems:
@@ -324,9 +313,14 @@ class _Reader(Observer):
         """Items that somebody works on are cleared or deleted."""
         took = self.state.now - reservation.reserved_at
         for _, item, count in runs:
+            self._let_go(reservation, count, self.state.now)
             for number in range(item, item + count):
                 self._note(self._which(number), took, TAKEN)
         self._touched.append(reservation.number)
+
+    def _let_go(self, reservation: Reservation, count: int, at: int) -> None:
+        if reservation.number < self._standing_below:
+            self._traffic.left_standing.setdefault(reservation.session, []).append((Instant(at), count))
 
     def _drop_touched(self) -> None:
         for number in self._touched:
@@ -384,7 +378,8 @@ class _Reader(Observer):
         if self._is_imported(reservation, waiter):
             arrival = self._traffic.arrivals[-1]
             index = self._which(reservation.runs[0][1]) - arrival.first
-            arrival.reserved.append((index, reservation.count, Duration(reservation.deadline - now)))
+            lasts = Duration(reservation.deadline - now)
+            arrival.reserved.append((index, reservation.count, lasts, now))
             return
         found = self._found
         self._rows[reservation.number] = len(found.at)
@@ -423,6 +418,7 @@ class _Reader(Observer):
             known = self._subscribed[key] = Subscribed(
                 Instant(now - lingered),
                 now,
+                now,
                 waiter.room,
                 waiter.bytes_max,
                 waiter.batch,
@@ -430,6 +426,7 @@ class _Reader(Observer):
                 waiter.timeout,
                 bool(reservation.run_until),
                 reservation.session,
+                waiter.room,
             )
         known.last = now
         known.window = max(known.window, waiter.room)
@@ -444,6 +441,7 @@ class _Reader(Observer):
         traffic = self._traffic
         number = reservation.number
         took = state.now - reservation.reserved_at
+        self._let_go(reservation, count, state.now)
         delay = drawn = BY_BACKOFF
         if outcome == Verb.RETRY and self._due_at >= 0:
             delay, drawn = self._asked_delay(reservation, runs)
@@ -458,7 +456,7 @@ class _Reader(Observer):
             _, _, ended = self._by_itself_ended.setdefault(number, (reservation.reserved_at, row, []))
         is_part = reservation.left != count
         for _, item, size in runs:
-            numbers, index = self._numbers.at(item)
+            numbers, index = self.numbers.at(item)
             for at in range(index, index + size):
                 which = numbers[at]
                 if traffic.took[which] < 0:
@@ -522,6 +520,7 @@ class _Reader(Observer):
             del number
         for reservation in state.reservations.values():
             took = state.now - reservation.reserved_at
+            self._let_go(reservation, reservation.left, state.now + 1)
             for _, item, size in reservation.pick(None):
                 for number in range(item, item + size):
                     self._note(self._which(number), took, OPEN)
@@ -538,7 +537,6 @@ _OUTSIDE: Final = frozenset(
     }
 )
 
-_NONE: Final[Any] = range(0)
 _BLANKS: Final[dict[int, Any]] = {}
 
 
@@ -567,20 +565,25 @@ class TrafficReader:
         self._found = _Reservations()
         self._readers: dict[int, _Reader] = {}
 
-    def begin(self, state: PartitionState) -> None:
-        """What is read of this partition begins with this state, which must be empty.
+    def begin(self, base: Checkpoint) -> None:
+        """What is read of a partition begins with this.
 
         Raises:
-            CannotSimulate: it is not.
+            SnapshotUnreadable: that is no good.
         """
-        if state.ready or state.scheduled or state.reserved:
-            raise CannotSimulate(
-                f"partition {state.partition} has items from before: simulate from a moment at which it is "
-                "empty, or from the log's beginning"
-            )
-        self._reader(state.partition, state)
-        if self._indexes[state.partition] == 0:
-            self.traffic.policies.append((self.traffic.began, state.policy))
+        traffic = self.traffic
+        index = self._indexes[base.partition]
+        state = load_standing(base)
+        first = traffic.items
+        traffic.bases[index] = (base, first)
+        found = list(spans(state, first))
+        self._reader(state.partition, state).begin_with(found)
+        count = sum(len(waits) for _, _, waits in found)
+        traffic.items += count
+        traffic.took.extend([-1] * count)
+        traffic.outcome.extend(bytes(count))
+        if index == 0:
+            traffic.policies.append((traffic.began, state.policy))
 
     def take(
         self,
@@ -613,16 +616,30 @@ class TrafficReader:
             reader.finish()
             for key, found in reader.subscriptions().items():
                 known = subscribed.setdefault(key, found)
+                if found.first < known.first:
+                    known.first, known.first_room = found.first, found.first_room
                 known.began = min(known.began, found.began)
                 known.last = max(known.last, found.last)
                 known.window = max(known.window, found.window)
                 known.window_bytes = max(known.window_bytes, found.window_bytes)
         traffic.subscriptions = sorted(subscribed.values(), key=_began)
+        self._count_what_stood()
         traffic.arrivals.sort(key=_at)
         traffic.policies.sort(key=_first)
         traffic.orders.sort(key=_first)
         traffic.slots = _slots(self._found, traffic.last_days)
         return traffic
+
+    def _count_what_stood(self) -> None:
+        """Nothing tells how large a window is but the room in it, and what it had before took some of that:
+        all that it had when it was first pushed something in this recording."""
+        traffic = self.traffic
+        for one in traffic.subscriptions:
+            # What its session had was in its first subscription, as far as anybody can tell.
+            for at, count in traffic.left_standing.pop(one.session, ()):
+                if at > one.first:
+                    one.first_room += count
+            one.window = max(one.window, one.first_room)
 
 
 def _slots(found: _Reservations, last_days: int) -> list[Slot]:
