@@ -376,7 +376,7 @@ class Simulation:
             part.apply(ev.PolicyApplied(changed.version, encode_policy(changed), ""))
 
     def _arrive(self, arrival: Arrival, since: int = 0) -> None:
-        """``since``: when it began to wait, where that was earlier."""
+        """``since``: it was produced before the recording, and has been waiting since then."""
         part = self._route(arrival) if self._is_spread else self.partitions[arrival.partition]
         part.touch(self.now)
         due = Instant(arrival.at + arrival.delay if arrival.delay else 0)
@@ -398,6 +398,7 @@ class Simulation:
                     self._homes[number] = (part, item)
         if since:
             part.waits_since(base, since)
+            self._measures.produced -= arrival.count
         for index, count, lasts, reserved_at in arrival.reserved:
             self._reserve_imported(part, base + index, count, lasts, reserved_at)
 
