@@ -29,6 +29,9 @@ _WORDS: Final[dict[type, str]] = {
     ev.ItemsRedriven: "redriven",
     ev.ItemsMoved: "moved",
     ev.ItemsReceived: "received",
+    ev.ItemsSentBack: "sent_back",
+    ev.ItemsCameBack: "came_back",
+    ev.MovesGivenUp: "stayed",
     ev.ItemsPruned: "pruned",
 }
 

@@ -410,10 +410,16 @@ class Ledger:
                 self._past[event.first_item + offset] = (event.due_at or now, 0, 0)
 
     def _received(self, event: ev.ItemsReceived) -> None:
+        self._arrived("received", event)
+
+    def _came_back(self, event: ev.ItemsCameBack) -> None:
+        self._arrived("came_back", event)
+
+    def _arrived(self, word: str, event: ev.ItemsReceived | ev.ItemsCameBack) -> None:
         evolve(self._state, event)
         first = self._state.next_item - event.count
         state = _STATE_WORDS[self._state.state_of(first)]
-        self._row("received", first, event.count, state, state, peer=event.source)
+        self._row(word, first, event.count, state, state, peer=event.source)
 
     # --- reserved and settled ---------------------------------------------------------------------
 
@@ -631,9 +637,20 @@ class Ledger:
 
     def _expired(self, event: ev.ItemsExpired) -> None:
         self._removed("dead", event.runs, "dead", reason="expired")
+        self._stop_waiting(event)
+
+    def _sent_back(self, event: ev.ItemsSentBack) -> None:
+        self._removed("sent_back", event.runs, "dead", author=event.author, peer=event.target)
+        self._stop_waiting(event)
+
+    def _stop_waiting(self, event: ev.ItemsExpired | ev.ItemsSentBack) -> None:
         evolve(self._state, event)
         for item, count in event.runs:
             self._on_time(item, count)
+
+    def _stayed(self, event: ev.MovesGivenUp) -> None:
+        self._removed("stayed", event.runs, "dead", peer=event.target)
+        evolve(self._state, event)
 
     def _deleted(self, event: ev.ItemsDeleted) -> None:
         self._removed("deleted", event.runs, "", author=event.author)
@@ -750,6 +767,9 @@ _HANDLERS: Final[dict[type, str]] = {
     ev.ItemsRedriven: "_redriven",
     ev.ItemsMoved: "_moved",
     ev.ItemsReceived: "_received",
+    ev.ItemsSentBack: "_sent_back",
+    ev.ItemsCameBack: "_came_back",
+    ev.MovesGivenUp: "_stayed",
     ev.ItemsPruned: "_pruned",
     ev.PolicyApplied: "_policy_applied",
     ev.PartitionPaused: "_paused",

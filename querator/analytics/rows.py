@@ -100,7 +100,7 @@ COLUMNS: Final = (
     RowColumn("item_kind", "text", "the items' kind"),
     RowColumn("item_key", "text", "the items' key (of produced)"),
     RowColumn("author", "text", "who: producer, operator or node"),
-    RowColumn("peer", "number", "the other partition (of moved and received)"),
+    RowColumn("peer", "number", "the other partition (of moved, received, sent_back, came_back and stayed)"),
 )
 
 NAMES: Final = tuple(column.name for column in COLUMNS)

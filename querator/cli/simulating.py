@@ -49,6 +49,7 @@ _WORDS: Final = {
     "expired": "of them expired",
     "moved": "of them to a dead queue",
     "redriven": "brought back from the dead",
+    "sent_back": "sent home from this dead queue",
     "removed": "cleared or deleted",
     "duplicates": "duplicates: delivered again after that",
     "late": "settled too late",

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import attrs
 
+from querator.core import limits
 from querator.core.events import Attributes, Ranges
 from querator.core.ids import Duration, Instant, ItemNumber, PartitionId, Place, ReservationNumber, SessionId
 from querator.core.policy import Policy
@@ -115,6 +116,18 @@ class Redrive:
 
 
 @attrs.define
+class SendBack:
+    """Send items that a dead queue took home, to the partitions they came from: by number, or (``None``) all
+    that wait or are dead, in the order in which they came here. Reserved ones are left to who holds them."""
+
+    items: list[ItemNumber] | None = None
+    homes: Sequence[PartitionId] | None = None
+    """Only those that came from these; ``None``: from wherever."""
+    items_max: int = limits.SEND_BACK_ITEMS_MAX
+    author: str = ""
+
+
+@attrs.define
 class ImportedItem:
     payload: bytes
     attributes: Attributes
@@ -131,12 +144,14 @@ class Import:
 
 @attrs.define
 class Receive:
-    """Take over another partition's dead items: moves ``first_move`` ... in order, dense."""
+    """Take over items of another partition: moves ``first_move`` ... in order, dense."""
 
     source: PartitionId
     first_move: int
     payloads: Sequence[bytes]
     attributes: Attributes
+    come_back: bool = False
+    """The source is a dead queue, and the items come home; else they are its dead."""
 
 
 @attrs.define
@@ -145,6 +160,13 @@ class ConfirmMoves:
 
     target: PartitionId
     last_move: int
+
+
+@attrs.define
+class GiveUpMoves:
+    """The target's queue was deleted, and what it took was confirmed: what it did not take stays here."""
+
+    target: PartitionId
 
 
 @attrs.define
@@ -166,6 +188,11 @@ class ApplyPolicy:
 @attrs.define
 class ReadStats:
     """Counters of the partition, as of the committed position the answer carries."""
+
+
+@attrs.define
+class ReadHomes:
+    """How many items could be sent back, by where they came from."""
 
 
 class Listing(enum.StrEnum):
@@ -199,13 +226,16 @@ Command: TypeAlias = (
     | Clear
     | Delete
     | Redrive
+    | SendBack
     | Import
     | Receive
     | ConfirmMoves
+    | GiveUpMoves
     | Pause
     | Resume
     | ApplyPolicy
     | ReadStats
+    | ReadHomes
     | ListItems
     | FindItem
 )

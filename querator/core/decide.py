@@ -5,7 +5,8 @@ commands of one turn see each other. The caller evolves the events at once and s
 the record they are in is committed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
@@ -16,11 +17,18 @@ from querator.core import events as ev
 from querator.core import replies as rep
 from querator.core.commands import Verb
 from querator.core.evolve import find_reserved
-from querator.core.ids import NEVER, Instant, ItemNumber, Place, ReservationNumber, SessionId
-from querator.core.limits import BATCH_ITEMS_MAX, IMPORT_ITEMS_MAX, REQUEST_ITEMS_MAX
+from querator.core.ids import NEVER, Instant, ItemNumber, PartitionId, Place, ReservationNumber, SessionId
+from querator.core.limits import (
+    BATCH_ITEMS_MAX,
+    HOMEWARD_ITEMS_MAX,
+    IMPORT_ITEMS_MAX,
+    REQUEST_ITEMS_MAX,
+    SEND_BACK_ITEMS_MAX,
+    TURN_DUE_ITEMS_MAX,
+)
 from querator.core.policy import Ordering, encode_policy
 from querator.core.replies import Code, Rejected
-from querator.core.segments import SCHEDULED, SEGMENT_BITS
+from querator.core.segments import DEAD, GONE, RESERVED, SCHEDULED, SEGMENT_BITS
 from querator.core.settled import MIXED
 from querator.core.state import OPEN, PartitionState, Reservation
 from querator.core.views import read
@@ -570,6 +578,68 @@ def _redrive(state: PartitionState, command: cmd.Redrive, now: Instant) -> Decis
     return (ev.ItemsRedriven(tuple(to_ranges(chosen)), command.author),), rep.Done(len(chosen))
 
 
+def _send_back(state: PartitionState, command: cmd.SendBack, now: Instant) -> Decision:
+    del now
+    room = min(command.items_max, SEND_BACK_ITEMS_MAX, HOMEWARD_ITEMS_MAX - len(state.homeward))
+    if command.items is None:
+        chosen = list(islice(_idle(state, command.homes), max(room, 0)))
+    else:
+        chosen = list(dict.fromkeys(command.items))
+        for item in chosen:
+            fault = _stays(state, item, command.homes)
+            if fault:
+                return _NO_EVENTS, Rejected(
+                    Code.UNKNOWN_ITEM, f"item {state.partition}.{item} {fault}", "items"
+                )
+    if room <= 0 or len(chosen) > room:
+        if len(chosen) > min(command.items_max, SEND_BACK_ITEMS_MAX):
+            detail = f"{len(chosen)} items are more than {SEND_BACK_ITEMS_MAX} in one request"
+            return _NO_EVENTS, Rejected(Code.BATCH_TOO_LARGE, detail, "items")
+        return _NO_EVENTS, Rejected(
+            Code.OVERLOADED, f"{len(state.homeward)} items are on their way home already; try again"
+        )
+    by_home: dict[int, list[int]] = {}
+    for item in chosen:
+        by_home.setdefault(state.home_of(item), []).append(item)
+    made = [
+        ev.ItemsSentBack(tuple(to_ranges(items)), PartitionId(home), command.author)
+        for home, items in by_home.items()
+    ]
+    return made, rep.Done(len(chosen))
+
+
+def _idle(state: PartitionState, homes: Sequence[int] | None) -> Iterator[int]:
+    """The items that could be sent back to these partitions, in the order in which they came here."""
+    wanted = None if homes is None else dict.fromkeys(homes)
+    leaving = state.leaving
+    for number in sorted(state.segments):
+        segment = state.segments[number]
+        for home, start, end in segment.stretches():
+            if wanted is not None and home not in wanted:
+                continue
+            for offset in range(start, end):
+                kind = segment.states[offset]
+                if kind not in (GONE, RESERVED) and (kind != DEAD or segment.first + offset not in leaving):
+                    yield segment.first + offset
+
+
+def _stays(state: PartitionState, item: int, homes: Sequence[int] | None) -> str:
+    """Why an item can't be sent back; "": it can."""
+    kind = state.state_of(item)
+    if kind == GONE:
+        return "is not here (any more)"
+    if item in state.homeward:
+        return "is on its way home already"
+    if item in state.leaving:
+        return "is on its way to a dead queue"
+    if kind == RESERVED:
+        return "is reserved: it is left to who holds it"
+    home = state.home_of(item)
+    if not home:
+        return "is not known to have come from another queue"
+    return "" if homes is None or home in homes else f"came from partition {home}"
+
+
 def _has_source(state: PartitionState, source: str) -> bool:
     """An item with this source id is here and not dead: what is dead has left the queue."""
     item = state.sources.get(source)
@@ -650,7 +720,7 @@ def _gather(entries: list[cmd.ImportedItem]) -> ev.Attributes:
 
 
 def _receive(state: PartitionState, command: cmd.Receive, now: Instant) -> Decision:
-    """Take over dead items of another partition; what was taken before is skipped."""
+    """Take over items of another partition; what was taken before is skipped."""
     count = len(command.payloads)
     last = state.inbound.get(command.source, 0)
     if command.first_move > last + 1:
@@ -670,7 +740,8 @@ def _receive(state: PartitionState, command: cmd.Receive, now: Instant) -> Decis
         0,
         list(command.payloads[skip:]),
     )
-    received = ev.ItemsReceived(command.source, command.first_move + count - 1, count - skip)
+    kind = ev.ItemsCameBack if command.come_back else ev.ItemsReceived
+    received = kind(command.source, command.first_move + count - 1, count - skip)
     return (produced, received), rep.Done(count - skip)
 
 
@@ -683,6 +754,15 @@ def _confirm_moves(state: PartitionState, command: cmd.ConfirmMoves, now: Instan
     runs = to_ranges(list(channel.items)[:count])
     event = ev.ItemsMoved(tuple(runs), command.target, channel.first_move + count - 1)
     return (event,), rep.Done(count)
+
+
+def _give_up_moves(state: PartitionState, command: cmd.GiveUpMoves, now: Instant) -> Decision:
+    del now
+    channel = state.outbound.get(command.target)
+    if channel is None or not channel.items:
+        return _NO_EVENTS, rep.Done(0)
+    items = list(islice(channel.items, TURN_DUE_ITEMS_MAX))
+    return (ev.MovesGivenUp(tuple(to_ranges(items)), command.target),), rep.Done(len(items))
 
 
 def _pause(state: PartitionState, command: cmd.Pause, now: Instant) -> Decision:
@@ -718,13 +798,16 @@ _DECIDE: Final[dict[type, Callable[[PartitionState, Any, Instant], Decision]]] =
     cmd.Clear: _clear,
     cmd.Delete: _delete,
     cmd.Redrive: _redrive,
+    cmd.SendBack: _send_back,
     cmd.Import: _import,
     cmd.Receive: _receive,
     cmd.ConfirmMoves: _confirm_moves,
+    cmd.GiveUpMoves: _give_up_moves,
     cmd.Pause: _pause,
     cmd.Resume: _resume,
     cmd.ApplyPolicy: _apply_policy,
     cmd.ReadStats: _read,
+    cmd.ReadHomes: _read,
     cmd.ListItems: _read,
     cmd.FindItem: _read,
 }

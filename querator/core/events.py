@@ -241,6 +241,33 @@ class ItemsReceived:
 
 
 @attrs.define
+class ItemsSentBack:
+    """Waiting or dead items that a dead queue took are on their way home, to the partition they came from."""
+
+    runs: Runs
+    target: PartitionId
+    author: str
+
+
+@attrs.define
+class ItemsCameBack:
+    """As ItemsReceived; but these items come home, from the dead queue that had taken them."""
+
+    source: PartitionId
+    last_move: int
+    count: int
+
+
+@attrs.define
+class MovesGivenUp:
+    """Items on their way to a partition that will never take them, since its queue was deleted: they stay
+    here, dead."""
+
+    runs: Runs
+    target: PartitionId
+
+
+@attrs.define
 class ItemsPruned:
     """Dead items whose retention ended."""
 
@@ -316,6 +343,9 @@ Event: TypeAlias = (
     | ItemsRedriven
     | ItemsMoved
     | ItemsReceived
+    | ItemsSentBack
+    | ItemsCameBack
+    | MovesGivenUp
     | ItemsPruned
     | PolicyApplied
     | PartitionPaused

@@ -4,7 +4,7 @@ Deterministic and total: it reads no clock and refuses nothing. An event that do
 is a bug or a tampered log, and fails a check, which halts the partition.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import repeat
 from typing import Any, Final
@@ -39,6 +39,8 @@ on: room for 10^12 of each, and thousands of incarnations before JSON's integers
 segment's size."""
 
 _COMPLETE: Final = Verb.COMPLETE
+SENT_BACK: Final = "sent_back"
+"""Why an item is dead that waited when it was sent back: as long as it travels, and on if nobody takes it."""
 DEAD_VERBS: Final = {"dead": Verb.DEAD, "retried": Verb.RETRY, "ended": Verb.ENDED}
 
 
@@ -279,6 +281,16 @@ def _forget_dedupe(state: PartitionState, item: int) -> None:
 
 
 def _received(state: PartitionState, event: ev.ItemsReceived) -> None:
+    _came_back(state, event)
+    item = state.next_item - event.count
+    while item < state.next_item:
+        size = min(state.next_item - item, SEGMENT_ITEMS - (item & (SEGMENT_ITEMS - 1)))
+        segment = state.write(item)
+        segment.set_home(item - segment.first, size, event.source)
+        item += size
+
+
+def _came_back(state: PartitionState, event: ev.ItemsReceived | ev.ItemsCameBack) -> None:
     check(event.last_move > state.inbound.get(event.source, 0), "received moves out of number")
     state.inbound[event.source] = event.last_move
 
@@ -466,11 +478,16 @@ def bury(state: PartitionState, item: int, count: int, reason: str) -> None:
         state.dead[number] = death
     target = state.policy.dead_target
     if target is not None:
-        channel = state.outbound.get(target)
-        if channel is None:
-            channel = state.outbound[target] = Outbound()
-        channel.items.extend(range(item, item + count))
-        state.leaving.update(dict.fromkeys(range(item, item + count)))
+        _leave(state, target, item, count)
+
+
+def _leave(state: PartitionState, target: int, item: int, count: int) -> None:
+    """Dead items are on their way to another partition."""
+    channel = state.outbound.get(target)
+    if channel is None:
+        channel = state.outbound[target] = Outbound()
+    channel.items.extend(range(item, item + count))
+    state.leaving.update(dict.fromkeys(range(item, item + count)))
 
 
 # --- time and operators ---------------------------------------------------------------------------
@@ -629,16 +646,43 @@ def _redriven(state: PartitionState, event: ev.ItemsRedriven) -> None:
                 lanes.arrive(state, key, number)
 
 
+def _sent_back(state: PartitionState, event: ev.ItemsSentBack) -> None:
+    for item, count in event.runs:
+        for number in range(item, item + count):
+            if state.state_of(number) != DEAD:
+                check(
+                    state.state_of(number) in (READY, BEHIND, SCHEDULED),
+                    "sent an item back that somebody has",
+                )
+                _remove_waiting(state, number)
+                state.dead[number] = (SENT_BACK, int(state.now))
+            check(number not in state.leaving, "sent an item back that is leaving")
+            state.homeward[number] = None
+        _leave(state, event.target, item, count)
+
+
 def _moved(state: PartitionState, event: ev.ItemsMoved) -> None:
     channel = state.outbound[event.target]
-    for item, count in event.runs:
+    for number in _out_of_channel(state, channel, event.runs):
+        channel.first_move += 1
+        _remove(state, number, 1)
+    check(channel.first_move == event.last_move + 1, "moved items out of number")
+
+
+def _out_of_channel(state: PartitionState, channel: Outbound, runs: ev.Runs) -> Iterator[int]:
+    """The next items of the channel, which must be these, as they come out of it."""
+    for item, count in runs:
         for number in range(item, item + count):
             check(channel.items and channel.items[0] == number, "moved items out of order")
             channel.items.popleft()
             del state.leaving[number]
-            channel.first_move += 1
-            _remove(state, number, 1)
-    check(channel.first_move == event.last_move + 1, "moved items out of number")
+            state.homeward.pop(number, None)
+            yield number
+
+
+def _moves_given_up(state: PartitionState, event: ev.MovesGivenUp) -> None:
+    for _ in _out_of_channel(state, state.outbound[event.target], event.runs):
+        pass
 
 
 def _pruned(state: PartitionState, event: ev.ItemsPruned) -> None:
@@ -684,6 +728,7 @@ _EVOLVE: Final[dict[type, Callable[[PartitionState, Any], None]]] = {
     ev.Claimed: _claimed,
     ev.ItemsProduced: _produced,
     ev.ItemsReceived: _received,
+    ev.ItemsCameBack: _came_back,
     ev.ItemsReserved: _reserved,
     ev.ItemsCompleted: _completed,
     ev.ItemsRetried: _retried,
@@ -697,7 +742,9 @@ _EVOLVE: Final[dict[type, Callable[[PartitionState, Any], None]]] = {
     ev.ItemsCleared: _cleared,
     ev.ItemsDeleted: _deleted,
     ev.ItemsRedriven: _redriven,
+    ev.ItemsSentBack: _sent_back,
     ev.ItemsMoved: _moved,
+    ev.MovesGivenUp: _moves_given_up,
     ev.ItemsPruned: _pruned,
     ev.PolicyApplied: _policy_applied,
     ev.PartitionPaused: _paused,

@@ -189,7 +189,11 @@ RESTORE_PAGE_RECORDS: Final = 200
 SEGMENTS_READ_AHEAD: Final = 4
 """Segments whose payloads are read together once the line comes near them."""
 MOVE_ITEMS_MAX: Final = 100
-"""Dead items of one move to another partition."""
+"""Items of one move to another partition: dead ones, or those that are sent back."""
+SEND_BACK_ITEMS_MAX: Final = 4_096
+"""Items of one request to send back what a dead queue took: as many as become due in one turn."""
+HOMEWARD_ITEMS_MAX: Final = 65_536
+"""Items of a partition that are on their way home together; who would send more waits for those to arrive."""
 ALARMS_DUE_MAX: Final = 4_096
 """Alarms handled in one turn; the rest in the next."""
 RECORD_VALUES_MAX: Final = 4_194_304

@@ -38,6 +38,14 @@ def decode_place(text: str, partition: PartitionId) -> Place | None:
     return Place(offset if 0 < offset <= PLACE_MAX else 0)
 
 
+def partition_of(text: str) -> PartitionId | None:
+    """The partition of the item that ``text`` names; ``None``: it names none."""
+    number = decode_ksuid(text)
+    if number is None or number >> 128 != _MARK:
+        return None
+    return PartitionId(number >> 64 & PLACE_MAX)
+
+
 def decode_pivot(text: str, partition: PartitionId) -> Place | None:
     """The first place whose id is ``text`` or greater; ``None``: the text is no KSUID at all."""
     number = decode_ksuid(text)

@@ -127,6 +127,16 @@ class Done:
 
 
 @attrs.define
+class Homes:
+    """How many items came from other partitions as dead ones, by which."""
+
+    idle: dict[PartitionId, int]
+    """Waiting ones and those dead here: they can be sent back."""
+    reserved: dict[PartitionId, int]
+    """Somebody holds them."""
+
+
+@attrs.define
 class Imported:
     places: list[Place]
     """0: skipped, its source id is here already."""
@@ -175,6 +185,8 @@ class ItemView:
     attributes: dict[str, object]
     reason: str = ""
     session: str = ""
+    home: PartitionId = PartitionId(0)
+    """The partition that it was dead in before it moved here; 0: none."""
 
 
 @attrs.define
@@ -191,6 +203,7 @@ Reply: TypeAlias = (
     | Extended
     | PlaceRefused
     | Done
+    | Homes
     | Imported
     | PartitionStats
     | ItemPage

@@ -6,7 +6,7 @@ columns that are absent until a batch brings one. A segment whose items are all 
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from querator.core.limits import SEGMENT_ITEMS
@@ -37,6 +37,8 @@ class Segment:
         "expires",
         "expiry_queued",
         "first",
+        "home_offsets",
+        "homes",
         "live",
         "number",
         "origin_offsets",
@@ -70,6 +72,10 @@ class Segment:
         """The record that holds the payloads, from each origin offset on."""
         self.carried: dict[int, int] | None = None
         """Offset to the record that a payload was carried to."""
+        self.home_offsets: array[int] = array("H")
+        self.homes: array[int] = array("q")
+        """The partition that the items were dead in before they moved here, from each home offset on; 0: they
+        did not come so. Nothing where none did."""
         # Volatile, outside the fold:
         self.payloads: list[bytes | None] | None = []
         """``None``: they are in the log only."""
@@ -93,6 +99,33 @@ class Segment:
             if position is not None:
                 return position
         return self.origin_positions[bisect_right(self.origin_offsets, offset) - 1]
+
+    def home_of(self, offset: int) -> int:
+        """The partition that this item came from as a dead one; 0: none."""
+        index = bisect_right(self.home_offsets, offset) - 1
+        return self.homes[index] if index >= 0 else 0
+
+    def set_home(self, start: int, count: int, partition: int) -> None:
+        """The ``count`` newest items, from offset ``start`` on, came from there."""
+        offsets, homes = self.home_offsets, self.homes
+        if homes and offsets[-1] == start:
+            # Where what came before ended.
+            offsets.pop()
+            homes.pop()
+        if not homes or homes[-1] != partition:
+            offsets.append(start)
+            homes.append(partition)
+        if self.first + start + count < (self.number + 1) << SEGMENT_BITS:
+            offsets.append(start + count)
+            homes.append(0)
+
+    def stretches(self) -> Iterator[tuple[int, int, int]]:
+        """(home, first offset, offset behind the last) of all items that have one."""
+        offsets = self.home_offsets
+        for index, home in enumerate(self.homes):
+            if home:
+                is_last = index + 1 == len(offsets)
+                yield home, offsets[index], len(self.states) if is_last else offsets[index + 1]
 
     def set_expiry(self, start: int, count: int, expires_at: int) -> None:
         """``count`` new items from offset ``start`` on (the end of the segment) expire then; 0: never."""

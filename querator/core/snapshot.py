@@ -14,7 +14,7 @@ are rebuilt by ``load``.
 import sys
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Sized
 from hashlib import blake2b
 from itertools import chain, islice
 from typing import Any, Final, TypeAlias
@@ -27,6 +27,7 @@ from querator.core.ids import Instant, PartitionId, ReservationNumber
 from querator.core.invariants import check
 from querator.core.lanes import Lane
 from querator.core.line import Run
+from querator.core.place_ids import partition_of
 from querator.core.policy import decode_policy, encode_policy
 from querator.core.segments import BEHIND, GONE, READY, RESERVED, SCHEDULED, Segment
 from querator.core.settled import SettledMemory
@@ -119,6 +120,9 @@ class _Chunk:
     origin_offsets: bytes
     origin_positions: bytes
     carried: dict[int, int]
+    home_offsets: bytes = b""
+    homes: bytes | None = None
+    """``None``: of a version that did not know where its items came from."""
 
 
 def encode_segment(segment: Segment) -> bytes:
@@ -139,6 +143,8 @@ def encode_segment(segment: Segment) -> bytes:
         _pack(segment.origin_offsets),
         _pack(segment.origin_positions),
         segment.carried or {},
+        _pack(segment.home_offsets),
+        _pack(segment.homes),
     )
     return _ENCODER.encode(chunk)
 
@@ -147,8 +153,9 @@ def _narrow(column: list[object]) -> list[object]:
     return column[:1] if column.count(column[0]) == len(column) else column
 
 
-def decode_segment(data: bytes) -> Segment:
-    """A segment whose payloads are in the log.
+def decode_segment(data: bytes, sources: Container[int] = ()) -> Segment:
+    """A segment whose payloads are in the log. ``sources``: the partitions whose dead items came here, for
+    chunks of an older version: in their ``source_id`` such items say from which.
 
     Raises:
         SnapshotUnreadable: these bytes are no chunk of a known version.
@@ -169,11 +176,24 @@ def decode_segment(data: bytes) -> Segment:
     segment.origin_offsets = array("H", _unpack(chunk.origin_offsets))
     segment.origin_positions = _unpack(chunk.origin_positions)
     segment.carried = chunk.carried or None
+    if chunk.homes is None:
+        _find_homes(segment, sources)
+    else:
+        segment.home_offsets = array("H", _unpack(chunk.home_offsets))
+        segment.homes = _unpack(chunk.homes)
     segment.payloads = None
     segment.revision = chunk.revision
     if len(segment.states) != count or len(segment.produced) != count:
         raise SnapshotUnreadable(f"segment {chunk.number}: columns of unequal length")
     return segment
+
+
+def _find_homes(segment: Segment, sources: Container[int]) -> None:
+    """What an older version did not note. An item that is gone took its ``source_id`` along, and its home."""
+    for offset, source_id in enumerate((segment.columns or {}).get("source_id", ())):
+        home = partition_of(source_id) if isinstance(source_id, str) else None
+        if home is not None and home in sources:
+            segment.set_home(offset, 1, home)
 
 
 # --- dedupe keys ------------------------------------------------------------------------------------
@@ -353,6 +373,7 @@ class _Head:
     """(numbers, positions, times)."""
     dedupe_forgotten: int = 0
     """Entries of the first block of dedupe keys that were forgotten."""
+    homeward: list[int] = attrs.Factory(list)
 
 
 _COUNTERS: Final = ("scheduled", "reserved", "behind", "produced", "completed", "removed", "retried", "ended")
@@ -438,6 +459,7 @@ def encode_head(state: PartitionState, *, is_whole: bool = True) -> bytes:
                 _pack(state.milestones.ats),
             ),
             state.dedupe_order.blocks[0].forgotten if state.dedupe_order else 0,
+            list(state.homeward),
         )
     )
 
@@ -497,6 +519,7 @@ def load(partition: PartitionId, head: bytes, chunks: Iterable[bytes]) -> Partit
     for target, first_move, items in stored.outbound:
         state.outbound[target] = Outbound(first_move, deque(items))
         state.leaving.update(dict.fromkeys(items))
+    state.homeward = dict.fromkeys(stored.homeward)
     state.inbound = stored.inbound
     for name, last_at, forgotten, results in stored.producers:
         state.producers[name] = Producer(results, last_at, forgotten)
@@ -525,7 +548,7 @@ def load(partition: PartitionId, head: bytes, chunks: Iterable[bytes]) -> Partit
             _load_dedupe(state, data, forgotten)
             forgotten = 0
         else:
-            _load_segment(state, decode_segment(data))
+            _load_segment(state, decode_segment(data, state.inbound))
     return state
 
 
@@ -633,6 +656,7 @@ def _canonical_head(state: PartitionState) -> Iterable[object]:
     yield sorted(
         (target, channel.first_move, list(channel.items)) for target, channel in state.outbound.items()
     )
+    yield sorted(state.homeward)
     yield sorted(state.inbound.items())
     yield [
         [name, producer.last_at, producer.forgotten, sorted(producer.results.items())]
@@ -695,7 +719,22 @@ def _canonical_segment(segment: Segment) -> list[object]:
         list(zip(segment.shift_offsets, segment.shifts, strict=True)),
         list(zip(segment.origin_offsets, segment.origin_positions, strict=True)),
         sorted((segment.carried or {}).items()),
+        _canonical_homes(segment),
     ]
+
+
+def _canonical_homes(segment: Segment) -> list[tuple[int, int, int]]:
+    """(home, first offset, count) of live items: an older snapshot knows of no others."""
+    found: list[tuple[int, int, int]] = []
+    for home, start, end in segment.stretches():
+        for offset in range(start, end):
+            if segment.states[offset] == GONE:
+                continue
+            if found and found[-1][0] == home and sum(found[-1][1:]) == offset:
+                found[-1] = (home, found[-1][1], found[-1][2] + 1)
+            else:
+                found.append((home, offset, 1))
+    return found
 
 
 # --- making one while the state changes ---------------------------------------------------------------

@@ -142,7 +142,7 @@ class Producer:
 
 @attrs.define
 class Outbound:
-    """Dead items on their way to another partition, numbered from ``first_move``."""
+    """Items on their way to another partition, numbered from ``first_move``: dead here, or sent back."""
 
     first_move: int = 1
     items: deque[int] = attrs.Factory(deque)
@@ -181,6 +181,7 @@ class PartitionState:
         "ended",
         "ends",
         "expiries",
+        "homeward",
         "inbound",
         "incarnation",
         "is_keyed",
@@ -250,6 +251,8 @@ class PartitionState:
         self.dead: dict[int, tuple[str, int]] = {}
         """(reason, when), in order of death."""
         self.outbound: dict[int, Outbound] = {}
+        self.homeward: dict[int, None] = {}
+        """Of the items on their way to another partition, those that go back to where they came from."""
         self.inbound: dict[int, int] = {}
         """Source partition to its last move taken."""
         self.producers: OrderedDict[str, Producer] = OrderedDict()
@@ -314,6 +317,11 @@ class PartitionState:
         segment = self.segments[item >> SEGMENT_BITS]
         value = segment.value("key", item - segment.first)
         return value if isinstance(value, str) else None
+
+    def home_of(self, item: int) -> int:
+        """The partition that an item which is not gone was dead in before it moved here; 0: none."""
+        segment = self.segments[item >> SEGMENT_BITS]
+        return segment.home_of(item - segment.first) if segment.homes else 0
 
     def attempt_of(self, item: int) -> int:
         """Attempts of the item, the running one included."""

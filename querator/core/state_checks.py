@@ -97,6 +97,9 @@ def _check_segments(state: PartitionState) -> None:
         check(segment.live or not segment.is_full, "a segment without live items was kept")
         check(len(segment.produced) == length, "a column of another length than its segment")
         check(segment.expires is None or len(segment.expires) == length, "expiry times are missing")
+        offsets = segment.home_offsets
+        check(len(offsets) == len(segment.homes), "a home without beginning, or a beginning without home")
+        check(list(offsets) == sorted(dict.fromkeys(offsets)), "the homes of a segment are out of order")
         for column in (segment.columns or {}).values():
             check(len(column) == length, "an optional column of another length than its segment")
         if segment.payloads is not None:
@@ -232,6 +235,13 @@ def _check_dead(state: PartitionState) -> None:
     leaving = [item for channel in state.outbound.values() for item in channel.items]
     check(sorted(leaving) == sorted(state.leaving), "items are leaving through no channel, or through two")
     check(all(item in state.dead for item in leaving), "an item is leaving that is not dead")
+    check(all(item in state.leaving for item in state.homeward), "an item goes home that is not leaving")
+    for target, channel in state.outbound.items():
+        for item in channel.items:
+            check(
+                item not in state.homeward or state.home_of(item) == target,
+                "an item goes home by a channel that leads elsewhere",
+            )
 
 
 def _earliest(segment: Segment) -> int:

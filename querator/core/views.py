@@ -9,12 +9,12 @@ from querator.core import commands as cmd
 from querator.core import replies as rep
 from querator.core.commands import Listing
 from querator.core.ids import Duration, Instant, ItemNumber, PartitionId, Place
-from querator.core.segments import RESERVED, SCHEDULED, SEGMENT_BITS, STATE_NAMES
+from querator.core.segments import DEAD, GONE, RESERVED, SCHEDULED, SEGMENT_BITS, STATE_NAMES
 from querator.core.state import PartitionState
 
 
 def read(state: PartitionState, command: cmd.Command, now: Instant) -> rep.Reply:
-    """The answer to ReadStats, ListItems or FindItem."""
+    """The answer to ReadStats, ReadHomes, ListItems or FindItem."""
     if isinstance(command, cmd.ListItems):
         return _page(state, command)
     if isinstance(command, cmd.FindItem):
@@ -23,7 +23,27 @@ def read(state: PartitionState, command: cmd.Command, now: Instant) -> rep.Reply
                 rep.Code.UNKNOWN_ITEM, f"item {state.partition}.{command.item} is not here (any more)", "item"
             )
         return _show_all(state, [command.item])
+    if isinstance(command, cmd.ReadHomes):
+        return _homes(state)
     return stats(state, now)
+
+
+def _homes(state: PartitionState) -> rep.Homes:
+    found = rep.Homes({}, {})
+    for _, segment in sorted(state.segments.items()):
+        for home, start, end in segment.stretches():
+            states = segment.states[start:end]
+            reserved = states.count(RESERVED)
+            idle = end - start - reserved - states.count(GONE)
+            first = segment.first + start
+            if DEAD in states and state.leaving:
+                idle -= sum(item in state.leaving for item in range(first, first + end - start))
+            partition = PartitionId(home)
+            if idle:
+                found.idle[partition] = found.idle.get(partition, 0) + idle
+            if reserved:
+                found.reserved[partition] = found.reserved.get(partition, 0) + reserved
+    return found
 
 
 def stats(state: PartitionState, now: Instant) -> rep.PartitionStats:
@@ -167,4 +187,5 @@ def _show(
         attributes=attributes,
         reason=state.dead[item][0] if item in state.dead else "",
         session=session,
+        home=PartitionId(segment.home_of(offset)),
     )

@@ -137,6 +137,9 @@ KINDS: Final = (
     Kind(25, ev.ClockStepped, by=INTEGERS),
     Kind(26, ev.CatalogChanged, document=BLOBS),
     Kind(27, ev.LossAccepted, author=TEXTS, known=INTEGERS),
+    Kind(28, ev.ItemsSentBack, runs=PAIRS, target=INTEGERS, author=TEXTS),
+    Kind(29, ev.ItemsCameBack, source=INTEGERS, last_move=INTEGERS, count=INTEGERS),
+    Kind(30, ev.MovesGivenUp, runs=PAIRS, target=INTEGERS),
 )
 
 SCHEMAS: Final[dict[int, dict[int, Kind]]] = {VERSION: {kind.number: kind for kind in KINDS}}

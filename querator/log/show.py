@@ -141,6 +141,14 @@ def describe(event: ev.Event) -> str:  # noqa: C901, PLR0912 - a case for each k
             return (
                 f"received {_items(event.count)} from partition {event.source}, up to move {event.last_move}"
             )
+        case ev.ItemsSentBack():
+            return f"sent items {runs(event.runs)} back to partition {event.target}{_by(event.author)}"
+        case ev.ItemsCameBack():
+            return (
+                f"{_items(event.count)} came back from partition {event.source}, up to move {event.last_move}"
+            )
+        case ev.MovesGivenUp():
+            return f"partition {event.target} is gone: items {runs(event.runs)} stay here"
         case ev.ItemsPruned():
             return f"pruned dead items {runs(event.runs)}"
         case ev.PolicyApplied():

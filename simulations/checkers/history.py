@@ -35,13 +35,15 @@ class Item:
     due: int = 0
     state: str = "new"
     """new | scheduled | ready | reserved | dead | completed | moved | pruned"""
+    home: int = 0
+    """The partition that it was dead in before."""
     attempts: int = 0
     """Finished ones that counted."""
     reservation: int = 0
     order: int = 0
     """When it entered the line or the schedule, counted."""
     is_received: bool = False
-    """Another partition's dead item."""
+    """It came from another partition: as its dead item, or sent back."""
 
 
 @attrs.define(eq=False)
@@ -72,7 +74,8 @@ class Step:
     at: int
     """The log's time, microseconds."""
     what: str
-    """produced | reserved | completed | retried | released | ended | died | due | expired | moved | pruned"""
+    """produced | reserved | completed | retried | released | ended | died | due | expired | sent_back |
+    moved | pruned"""
     item: int
     before: str
     after: str
@@ -150,6 +153,10 @@ class History:
     moved: list[tuple[int, int, int, int]] = attrs.Factory(list)
     """(position, target, last move, count)."""
     moved_payloads: list[bytes] = attrs.Factory(list)
+    sent: dict[tuple[int, int], bytes] = attrs.Factory(dict)
+    """(target, number of the move) to the payload that moved so."""
+    taken: dict[tuple[int, int], bytes] = attrs.Factory(dict)
+    """(source, number of the move) to the payload that arrived so."""
     kinds: Counter[str] = attrs.Factory(Counter)
     """How often each kind of event is in the log."""
     unknown: list[str] = attrs.Factory(list)
@@ -201,10 +208,19 @@ class History:
                 self.nonce = event.nonce
             case ev.ItemsProduced():
                 self._produced(event, record)
-            case ev.ItemsReceived():
+            case ev.ItemsReceived() | ev.ItemsCameBack():
                 self.received.append((record.position, event.source, event.last_move, event.count))
-                for number in range(max(self.items) - event.count + 1, max(self.items) + 1):
-                    self.items[number].is_received = True
+                last = max(self.items)
+                for number in range(last - event.count + 1, last + 1):
+                    item = self.items[number]
+                    item.is_received = True
+                    self.taken[event.source, event.last_move - last + number] = item.payload
+                    if isinstance(event, ev.ItemsReceived):
+                        item.home = event.source
+            case ev.ItemsSentBack():
+                for first, count in event.runs:
+                    for number in range(first, first + count):
+                        self._sent_back(self.items[number], event.target)
             case ev.ItemsReserved():
                 self._reserved(event)
             case ev.ItemsCompleted():
@@ -230,10 +246,21 @@ class History:
                         self._expired(self.items[number])
             case ev.ItemsMoved():
                 self.moved.append((record.position, event.target, event.last_move, _size(event.runs)))
+                move = event.last_move - _size(event.runs)
                 for first, count in event.runs:
                     for number in range(first, first + count):
-                        self.moved_payloads.append(self.items[number].payload)
-                        self._step("moved", self.items[number], "moved")
+                        item = self.items[number]
+                        move += 1
+                        self.sent[event.target, move] = item.payload
+                        self.moved_payloads.append(item.payload)
+                        if item.state != "dead":
+                            self.unknown.append(
+                                f"S15: item {self.partition}.{number} moved, and it is {item.state}"
+                            )
+                        self._step("moved", item, "moved")
+            case ev.MovesGivenUp():
+                # They stay dead, as they were.
+                pass
             case ev.PayloadsCarried():
                 self._carried(event, record)
             case ev.SessionResumed() | ev.PolicyApplied() | ev.BucketOpened() | ev.ClockStepped():
@@ -457,9 +484,22 @@ class History:
                 item.due = 0
                 self._arrive(item)
 
+    def _sent_back(self, item: Item, target: int) -> None:
+        where = f"item {self.partition}.{item.number}"
+        if item.home != target:
+            self.unknown.append(f"S15: {where} came from {item.home} and was sent back to {target}")
+        if item.state not in ("ready", "scheduled", "dead"):
+            self.unknown.append(f"S15: {where} was sent back, and it is {item.state}")
+        self._withdraw("sent_back", item)
+
     def _expired(self, item: Item) -> None:
-        self._step("expired", item, "dead")
+        self._withdraw("expired", item)
+
+    def _withdraw(self, what: str, item: Item) -> None:
+        """It waits no more: it is dead."""
+        self._step(what, item, "dead")
         self.line.pop(item.number, None)
+        self.schedule = [entry for entry in self.schedule if entry[2] != item.number]
         lane = self._lane(item)
         if lane is not None and item in lane:
             lane.remove(item)

@@ -1,6 +1,5 @@
-"""S15 for the dead: a dead item arrives once in its dead queue, and moves are numbered without a gap."""
-
-from collections import Counter
+"""S15 for what moves to a dead queue, and back: it arrives once, as the move that its source calls it by, and
+moves are numbered without a gap."""
 
 from simulations.checkers.evidence import Evidence
 
@@ -8,9 +7,7 @@ from simulations.checkers.evidence import Evidence
 def check_moves(evidence: Evidence) -> list[str]:
     """By payloads, which are unique, and by the numbers of the moves."""
     faults: list[str] = []
-    arrived: Counter[bytes] = Counter()
     for history in evidence.histories.values():
-        arrived.update(item.payload for item in history.items.values() if item.is_received)
         last: dict[int, int] = {}
         for position, source, last_move, count in history.received:
             if last_move - count != last.get(source, 0):
@@ -19,6 +16,12 @@ def check_moves(evidence: Evidence) -> list[str]:
                     f"{last_move} from {source}, the last was {last.get(source, 0)}"
                 )
             last[source] = last_move
-    return faults + [
-        f"S15: dead item {payload!r} moved {count} times" for payload, count in arrived.items() if count > 1
-    ]
+        for (target, move), payload in history.sent.items():
+            there = evidence.histories.get(target)
+            arrived = there.taken.get((history.partition, move)) if there is not None else None
+            if arrived != payload:
+                faults.append(
+                    f"S15: move {move} from {history.partition} to {target} was {payload!r}, there arrived "
+                    f"{arrived!r}"
+                )
+    return faults

@@ -38,6 +38,8 @@ START = 1_750_032_000_000_000
 """2025-06-16 00:00 UTC."""
 KINDS = ("mail", "invoice", "")
 SESSIONS = ("ann", "bob", "eve")
+OTHER = 20
+"""The first of the partitions whose dead items come here."""
 _NONE: Final[Mapping[str, bool]] = {}
 
 
@@ -210,7 +212,20 @@ def _settle(rng: random.Random, history: PartitionHistory, number: int) -> None:
 
 def _rare(rng: random.Random, history: PartitionHistory) -> None:
     state = history.state
-    choice = rng.choice(("redrive", "redrive", "delete", "clear", "pause", "moved", "claimed"))
+    choice = rng.choice(
+        (
+            "redrive",
+            "redrive",
+            "delete",
+            "clear",
+            "pause",
+            "moved",
+            "claimed",
+            "received",
+            "sent_back",
+            "gone",
+        )
+    )
     if choice == "redrive":
         history.do(cmd.Redrive(items_max=5, author="root"))
     elif choice == "delete":
@@ -232,6 +247,23 @@ def _rare(rng: random.Random, history: PartitionHistory) -> None:
             if channel.items:
                 last = channel.first_move + rng.randrange(len(channel.items))
                 history.do(cmd.ConfirmMoves(PartitionId(target), last))
+    elif choice == "received":
+        count = rng.randint(1, 6)
+        key = [rng.choice(("a", "b", None)) for _ in range(count)] if state.is_keyed else None
+        source = PartitionId(rng.choice((OTHER, OTHER + 1)))
+        history.do(
+            cmd.Receive(
+                source,
+                state.inbound.get(source, 0) + 1,
+                [b"moved"] * count,
+                ev.Attributes(kind="letter", key=key),
+                come_back=rng.random() < 0.2,
+            )
+        )
+    elif choice == "sent_back":
+        history.do(cmd.SendBack(items_max=rng.choice((2, 50)), author="root"))
+    elif choice == "gone":
+        history.do(cmd.GiveUpMoves(PartitionId(rng.choice((OTHER, OTHER + 1)))))
     elif choice == "claimed":
         history.apply(ev.Claimed("node-b", 41, 1, len(history.records), "server"))
 
@@ -310,6 +342,10 @@ _WORDS: dict[type, str] = {
     ev.ItemsDeleted: "deleted",
     ev.ItemsRedriven: "redriven",
     ev.ItemsMoved: "moved",
+    ev.ItemsReceived: "received",
+    ev.ItemsCameBack: "came_back",
+    ev.ItemsSentBack: "sent_back",
+    ev.MovesGivenUp: "stayed",
     ev.ItemsPruned: "pruned",
 }
 _STATES = {GONE: "", DEAD: "dead", RESERVED: "reserved", SCHEDULED: "scheduled"}
@@ -398,9 +434,13 @@ def _told(state: PartitionState, event: ev.Event) -> dict[int, None]:
             | ev.ItemsDeleted(runs)
             | ev.ItemsRedriven(runs)
             | ev.ItemsMoved(runs)
+            | ev.ItemsSentBack(runs)
+            | ev.MovesGivenUp(runs)
             | ev.ItemsPruned(runs)
         ):
             runs = list(runs)
+        case ev.ItemsReceived(_, _, count) | ev.ItemsCameBack(_, _, count):
+            runs = [(state.next_item - count, count)]
         case ev.ItemsDue(count):
             waiting = sorted(
                 (due, place + offset, item + offset)

@@ -38,6 +38,9 @@ class Item:
     reason: str = ""
     died_at: int = 0
     leaving_to: int | None = None
+    goes_home: bool = False
+    home: int | None = None
+    """The partition that it came from as a dead item."""
 
     @property
     def key(self) -> str | None:
@@ -179,8 +182,11 @@ class Model:
         self.dead.append(item)
         target = self.policy.dead_target
         if target is not None:
-            item.leaving_to = target
-            self.channels.setdefault(target, (1, []))[1].append(item)
+            self.leave(item, target)
+
+    def leave(self, item: Item, target: int) -> None:
+        item.leaving_to = target
+        self.channels.setdefault(target, (1, []))[1].append(item)
 
     def drop(self, item: Item, now: int, *, removed: bool = True) -> None:
         item.state = "gone"
@@ -591,6 +597,43 @@ class Model:
             self.become_ready(item, now)
         return rep.Done(len(chosen))
 
+    def send_back(self, command: cmd.SendBack, now: int) -> rep.Reply:
+        can_go = [
+            item
+            for item in self.items.values()
+            if item.state in ("ready", "scheduled", "dead")
+            and item.home is not None
+            and item.leaving_to is None
+            and (command.homes is None or item.home in command.homes)
+        ]
+        if command.items is None:
+            chosen = can_go[: command.items_max]
+        else:
+            numbers = list(dict.fromkeys(command.items))
+            chosen = [item for number in numbers for item in can_go if item.number == number]
+            if len(chosen) < len(numbers):
+                return Rejected(Code.UNKNOWN_ITEM, "", "items")
+            if len(chosen) > command.items_max:
+                return Rejected(Code.BATCH_TOO_LARGE, "", "items")
+        homes = list(dict.fromkeys(item.home for item in chosen))
+        for item in sorted(chosen, key=lambda item: homes.index(item.home)):
+            if item.state != "dead":
+                item.state, item.reason, item.died_at = "dead", "sent_back", now
+                self.withdraw(item, now)
+                self.dead.append(item)
+            item.goes_home = True
+            self.leave(item, item.home or 0)
+        return rep.Done(len(chosen))
+
+    def give_up_moves(self, command: cmd.GiveUpMoves, now: int) -> rep.Reply:
+        del now
+        first, items = self.channels.get(command.target, (1, []))
+        for item in items:
+            item.leaving_to, item.goes_home = None, False
+        if items:
+            self.channels[command.target] = (first, [])
+        return rep.Done(len(items))
+
     def import_(self, command: cmd.Import, now: int) -> list[int]:
         """The numbers given; 0 for what was skipped."""
         numbers: list[int] = []
@@ -648,7 +691,9 @@ class Model:
         for index, payload in enumerate(command.payloads):
             if command.first_move + index > last:
                 row = _row(command.attributes, index)
-                self.remember_key(self.add(payload, row, 0, now + timeout if timeout else 0, now), now)
+                item = self.add(payload, row, 0, now + timeout if timeout else 0, now)
+                item.home = None if command.come_back else command.source
+                self.remember_key(item, now)
                 count += 1
         self.received[command.source] = max(last, command.first_move + len(command.payloads) - 1)
         return rep.Done(count)

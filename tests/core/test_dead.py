@@ -7,8 +7,10 @@ from querator.core import replies as rep
 from querator.core.commands import Verb
 from querator.core.events import Attributes
 from querator.core.ids import Duration, Instant, PartitionId
-from querator.core.policy import Policy
+from querator.core.limits import HOMEWARD_ITEMS_MAX, SEND_BACK_ITEMS_MAX
+from querator.core.policy import Ordering, Policy
 from querator.core.replies import Code
+from querator.core.state_checks import check_state_fully
 from tests.core.driver import START, Driver, items, numbers_of, places
 
 SECOND = 1_000_000
@@ -141,6 +143,162 @@ def test_moves_are_numbered_for_each_source() -> None:
     driver.do(receive(1, b"1"))
     assert driver.do(cmd.Receive(PartitionId(4), 1, [b"2"], Attributes())) == rep.Done(1)
     assert driver.state.inbound == {SOURCE: 1, 4: 1}
+
+
+# --- sent back ---------------------------------------------------------------------------------------
+
+
+def with_received(count: int, **settings: object) -> Driver:
+    driver = Driver(Policy(version=1, **settings))  # type: ignore[arg-type]
+    driver.produce(b"own")
+    driver.do(receive(1, *[b"%d" % number for number in range(1, count + 1)]))
+    return driver
+
+
+def homeward(driver: Driver, home: PartitionId = SOURCE) -> list[int]:
+    return list(driver.state.outbound[home].items)
+
+
+def test_what_came_from_elsewhere_is_sent_back_in_the_order_in_which_it_came() -> None:
+    driver = with_received(3)
+    driver.do(cmd.Receive(PartitionId(4), 1, [b"x"], Attributes()))
+    assert driver.do(cmd.ReadHomes()) == rep.Homes({SOURCE: 3, PartitionId(4): 1}, {})
+    assert driver.do(cmd.SendBack(items_max=2)) == rep.Done(2)
+    assert driver.do(cmd.SendBack(author="ops")) == rep.Done(2)
+    assert (homeward(driver), homeward(driver, PartitionId(4))) == ([2, 3, 4], [5])
+    assert driver.do(cmd.SendBack()) == rep.Done(0)
+    assert driver.waiting_items() == [1]
+    assert driver.do(cmd.ReadHomes()) == rep.Homes({}, {})
+    assert driver.do(cmd.ConfirmMoves(SOURCE, 3)) == rep.Done(3)
+    assert (driver.state.removed, list(driver.state.homeward)) == (3, [5])
+
+
+def test_only_what_came_from_one_place_is_sent_back_there() -> None:
+    driver = with_received(2)
+    driver.do(cmd.Receive(PartitionId(4), 1, [b"x"], Attributes()))
+    assert driver.do(cmd.SendBack(homes=[PartitionId(4)])) == rep.Done(1)
+    assert driver.waiting_items() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("ordering", list(Ordering))
+def test_items_are_sent_back_from_every_state_but_reserved(ordering: Ordering) -> None:
+    """Ready, behind others of their key, scheduled, and dead in the dead queue itself."""
+    driver = Driver(Policy(version=1, ordering=ordering, attempts_max=9))
+    attributes = Attributes(key=["k", "k", "k", None, None, None])
+    driver.do(cmd.Receive(SOURCE, 1, [b"x"] * 6, attributes))
+    later = Instant(driver.now + SECOND)
+    held = driver.take(1)
+    assert numbers_of(held) == [1]
+    dead, late, ready = (driver.take(1) for _ in range(3))
+    driver.settle(Verb.DEAD, dead)
+    driver.settle(Verb.RETRY, late, due_at=later)
+    driver.settle(Verb.RELEASE, ready)
+    assert (driver.state.behind, driver.state.scheduled) == (2 if ordering is Ordering.KEY else 0, 1)
+    assert driver.do(cmd.SendBack()) == rep.Done(5)
+    assert homeward(driver) == [2, 3, 4, 5, 6]
+    assert driver.do(cmd.ReadHomes()) == rep.Homes({}, {SOURCE: 1})
+    driver.pass_time(10 * SECOND)
+    assert (driver.state.ready, driver.state.scheduled, driver.state.reserved) == (0, 0, 1)
+    check_state_fully(driver.state)
+    driver.settle(Verb.RETRY, held, due_at=Instant(0))
+    assert driver.do(cmd.SendBack(items(1))) == rep.Done(1)
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        (1, "is not known to have come from another queue"),
+        (2, "is reserved: it is left to who holds it"),
+        (3, "is on its way home already"),
+        (4, "is on its way to a dead queue"),
+        (5, "came from partition 3"),
+        (99, "is not here (any more)"),
+    ],
+)
+def test_by_number_all_are_sent_back_or_none_and_it_is_said_why(what: int, why: str) -> None:
+    driver = with_received(5, dead_target=TARGET)
+    driver.do(cmd.SendBack(items(3)))
+    driver.settle(Verb.RELEASE, driver.take(1))
+    driver.take(1)
+    driver.settle(Verb.DEAD, driver.take(1))
+    command = cmd.SendBack(items(6, what), [PartitionId(4)] if what == 5 else None)
+    if what == 5:
+        command.items = items(5)
+    before = list(driver.state.leaving)
+    reply = driver.do(command)
+    assert reply == rep.Rejected(Code.UNKNOWN_ITEM, f"item 7.{what} {why}", "items")
+    assert list(driver.state.leaving) == before
+
+
+def test_what_goes_home_cannot_be_redriven_cleared_deleted_or_pruned_and_nobody_gets_it() -> None:
+    driver = with_received(1, dead_retention=Duration(SECOND), expire_timeout=Duration(SECOND))
+    driver.do(cmd.Clear(ready=False))
+    place = driver.state.place_of(2)
+    driver.do(cmd.SendBack())
+    assert driver.do(cmd.Redrive()) == rep.Done(0)
+    assert driver.do(cmd.Clear(ready=True, scheduled=True, reserved=True, dead=True)) == rep.Done(1)
+    assert driver.do(cmd.Delete(places(place))) == rep.Done(0)
+    driver.pass_time(100 * SECOND)
+    assert list(driver.state.dead) == [2]
+    assert driver.reserve() is None
+
+
+def test_what_came_home_is_at_home() -> None:
+    """From there it is sent nowhere; when it dies again it goes to the dead queue again."""
+    driver = Driver(Policy(version=1, dead_target=SOURCE))
+    command = receive(1, b"1")
+    command.come_back = True
+    assert driver.do(command) == rep.Done(1)
+    assert driver.do(command) == rep.Done(0)
+    assert driver.do(cmd.ReadHomes()) == rep.Homes({}, {})
+    assert driver.do(cmd.SendBack()) == rep.Done(0)
+    shown = driver.take()
+    assert shown.attempts == 1
+    driver.settle(Verb.DEAD, shown)
+    assert homeward(driver) == [1]
+    assert not driver.state.homeward
+
+
+def test_both_ways_between_two_partitions_have_numbers_of_their_own() -> None:
+    driver = with_received(2, dead_target=SOURCE)
+    driver.do(cmd.SendBack(items(2)))
+    driver.settle(Verb.DEAD, driver.take(1))
+    assert homeward(driver) == [2, 1]
+    assert driver.do(receive(3, b"3")) == rep.Done(1)
+    assert driver.do(cmd.ConfirmMoves(SOURCE, 2)) == rep.Done(2)
+    assert driver.state.inbound == {SOURCE: 3}
+
+
+def test_moves_to_a_queue_that_is_gone_are_given_up_and_the_items_stay_dead_here() -> None:
+    driver = with_received(3)
+    driver.do(cmd.SendBack())
+    driver.do(cmd.ConfirmMoves(SOURCE, 1))
+    assert driver.do(cmd.GiveUpMoves(SOURCE)) == rep.Done(2)
+    assert driver.do(cmd.GiveUpMoves(SOURCE)) == rep.Done(0)
+    assert [reason for reason, _ in driver.state.dead.values()] == ["sent_back"] * 2
+    assert not driver.state.leaving
+    assert not driver.state.homeward
+    assert driver.do(cmd.Redrive(reason="sent_back")) == rep.Done(2)
+    assert driver.waiting_items() == [1, 3, 4]
+
+
+def test_so_many_are_sent_back_at_once_and_so_many_are_on_their_way() -> None:
+    driver = Driver()
+    count = HOMEWARD_ITEMS_MAX + 1
+    driver.do(cmd.Receive(SOURCE, 1, [b"x"] * count, Attributes()))
+    chosen = items(*range(1, SEND_BACK_ITEMS_MAX + 2))
+    reply = driver.do(cmd.SendBack(chosen, items_max=count))
+    assert isinstance(reply, rep.Rejected)
+    assert (reply.code, reply.field) == (Code.BATCH_TOO_LARGE, "items")
+    assert driver.do(cmd.SendBack(chosen[:-1])) == rep.Done(SEND_BACK_ITEMS_MAX)
+    for _ in range(HOMEWARD_ITEMS_MAX // SEND_BACK_ITEMS_MAX - 1):
+        assert driver.do(cmd.SendBack(items_max=count)) == rep.Done(SEND_BACK_ITEMS_MAX)
+    for command in (cmd.SendBack(), cmd.SendBack(items(count))):
+        reply = driver.do(command)
+        assert isinstance(reply, rep.Rejected)
+        assert reply.code is Code.OVERLOADED
+    driver.do(cmd.ConfirmMoves(SOURCE, 1))
+    assert driver.do(cmd.SendBack()) == rep.Done(1)
 
 
 # --- clearing and deleting -----------------------------------------------------------------------------

@@ -114,7 +114,7 @@ class PartitionMachine(RuleBasedStateMachine):
         """(reservation, nonce) of every reservation there was, held or not."""
         self.old_places: list[int] = []
         self.last_place = 0
-        self.moves = 0
+        self.moves = {8: 0, 9: 0}
         self.sequences: dict[str, int] = {}
         self.subscriptions: dict[str, Any] = {}
         self.completed: dict[int, None] = {}
@@ -283,14 +283,23 @@ class PartitionMachine(RuleBasedStateMachine):
         ]
         self.match()
 
-    @rule(data=st.data(), count=counts, back=st.integers(-1, 3))
-    def receive(self, data: st.DataObject, count: int, back: int) -> None:
-        """Another partition's dead items come in, perhaps once more, perhaps too early."""
-        first = max(1, self.moves + 1 - back)
-        command = cmd.Receive(PartitionId(8), first, [b"moved"] * count, data.draw(attributes(count)))
+    @rule(
+        data=st.data(),
+        count=counts,
+        back=st.integers(-1, 3),
+        source=st.sampled_from([8, 9]),
+        home=st.booleans(),
+    )
+    def receive(self, data: st.DataObject, count: int, back: int, source: int, *, home: bool) -> None:
+        """Another partition's dead items come in, or those that its dead queue sends back; perhaps once more,
+        perhaps too early."""
+        first = max(1, self.moves[source] + 1 - back)
+        command = cmd.Receive(
+            PartitionId(source), first, [b"moved"] * count, data.draw(attributes(count)), home
+        )
         reply = self.do(command, lambda now: self.model.receive(command, now))
         if not isinstance(reply, Rejected):
-            self.moves = max(self.moves, first + count - 1)
+            self.moves[source] = max(self.moves[source], first + count - 1)
 
     # --- reserving -----------------------------------------------------------------------------------
 
@@ -498,12 +507,48 @@ class PartitionMachine(RuleBasedStateMachine):
             command.items = data.draw(st.lists(st.sampled_from(numbers), min_size=1, max_size=4))
         self.do(command, lambda now: self.model.redrive(command, now))
 
-    @rule(last=st.integers(0, 8))
+    @rule(
+        data=st.data(),
+        by=st.sampled_from(["all", "home", "number", "number"]),
+        home=st.sampled_from([8, 9]),
+        most=st.sampled_from([1, 100]),
+    )
+    @precondition(lambda self: any(self.moves.values()))
+    def send_back(self, data: st.DataObject, by: str, home: int, most: int) -> None:
+        command = cmd.SendBack(items_max=most, author="ops")
+        if by != "all":
+            command.homes = data.draw(st.sampled_from([None, [PartitionId(home)]]))
+        if by == "number":
+            numbers = sorted(
+                item.number for item in self.model.items.values() if item.home or item.state == "reserved"
+            ) or [self.model.next_item]
+            command.items = data.draw(st.lists(st.sampled_from(numbers), min_size=1, max_size=4))
+        self.do(command, lambda now: self.model.send_back(command, now))
+
+    @rule(to=st.sampled_from([8, 9]), last=st.integers(0, 8))
     @precondition(lambda self: self.model.channels)
-    def confirm_moves(self, last: int) -> None:
-        """The dead queue has them, perhaps told twice."""
-        command = cmd.ConfirmMoves(PartitionId(9), last)
+    def confirm_moves(self, to: int, last: int) -> None:
+        """The target has them, perhaps told twice."""
+        command = cmd.ConfirmMoves(PartitionId(to), last)
         self.do(command, lambda now: self.model.confirm_moves(command, now))
+
+    @rule(to=st.sampled_from([8, 9]))
+    @precondition(lambda self: self.model.channels)
+    def give_up_moves(self, to: int) -> None:
+        """The target's queue was deleted."""
+        command = cmd.GiveUpMoves(PartitionId(to))
+        self.do(command, lambda now: self.model.give_up_moves(command, now))
+
+    @rule()
+    def read_homes(self) -> None:
+        homes = self.driver.decide(cmd.ReadHomes())
+        idle: dict[int, int] = {}
+        reserved: dict[int, int] = {}
+        for item in self.model.items.values():
+            if item.home is not None and item.leaving_to is None:
+                counts = reserved if item.state == "reserved" else idle
+                counts[item.home] = counts.get(item.home, 0) + 1
+        assert homes == rep.Homes(idle, reserved)  # type: ignore[arg-type]
 
     @rule(paused=st.booleans())
     def pause(self, *, paused: bool) -> None:
@@ -633,6 +678,8 @@ class PartitionMachine(RuleBasedStateMachine):
         assert (segment.expires[offset] if segment.expires is not None else 0) == item.expires_at
         assert self.state.attempts.get(number, 0) == item.attempts
         assert segment.value("key", offset) == item.key
+        assert segment.home_of(offset) == (item.home or 0)
+        assert (number in self.state.homeward) == item.goes_home
 
     @invariant()
     def is_sound(self) -> None:

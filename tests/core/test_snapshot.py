@@ -13,8 +13,9 @@ from querator.core import events as ev
 from querator.core import snapshot as snapshots
 from querator.core.commands import Verb
 from querator.core.evolve import fold
-from querator.core.ids import Duration, Instant, PartitionId
+from querator.core.ids import Duration, Instant, PartitionId, Place
 from querator.core.invariants import InvariantViolation
+from querator.core.place_ids import encode_place
 from querator.core.policy import Backoff, Ordering, Policy
 from querator.core.snapshot import (
     Capture,
@@ -60,7 +61,8 @@ def busy(ordering: Ordering = Ordering.FIFO) -> Driver:
     driver.produce(*[b"x"] * 900, kind="k", headers={"h": "v"}, producer="p", sequence=4)
     driver.produce(b"x", b"y", dedupe_key=["d", "e"], reservation_timeout=[None, 7])
     driver.produce(b"later", due_at=Instant(START + 5 * SECOND))
-    driver.do(cmd.Receive(PartitionId(3), 1, [b"m"], ev.Attributes(encoding="text")))
+    driver.do(cmd.Receive(PartitionId(3), 1, [b"m"] * 4, ev.Attributes(encoding="text")))
+    driver.do(cmd.SendBack(items_max=2))
     driver.do(cmd.Import([cmd.ImportedItem(b"i", ev.Attributes(source_id="s", attempts=2))]))
     held = [driver.take(10, session, held=True) for session in ("ada", "bob", "ada", "bob")]
     driver.settle(Verb.COMPLETE, held[0])
@@ -82,6 +84,39 @@ def test_a_snapshot_holds_the_whole_state(ordering: Ordering) -> None:
     assert again.age_sum == state.age_sum
     assert again.payload_bytes == 0
     assert all(segment.payloads is None for segment in again.segments.values())
+
+
+def test_an_older_segment_says_by_its_source_ids_where_its_items_came_from() -> None:
+    """An import may bring anybody's id: it came from nowhere that items were received from."""
+    driver = Driver()
+    driver.produce(b"own")
+    came = [encode_place(PartitionId(3), Place(place)) for place in (5, 9, 6)]
+    driver.do(cmd.Receive(PartitionId(3), 1, [b"m"] * 3, ev.Attributes(source_id=came)))
+    elsewhere = encode_place(PartitionId(4), Place(1))
+    for source_id in (elsewhere, "x", None):
+        driver.do(cmd.Import([cmd.ImportedItem(b"i", ev.Attributes(source_id=source_id))]))
+    driver.settle(Verb.COMPLETE, driver.take(2))
+    head, chunks = snapshot(driver.state)
+    chunk = msgspec.msgpack.decode(chunks[0])
+    del chunk["homes"], chunk["home_offsets"]
+    again = load(PARTITION, head, [msgspec.msgpack.encode(chunk)])
+    assert [again.home_of(item) for item in range(2, 8)] == [0, 3, 3, 0, 0, 0]
+    assert state_hash(again) == state_hash(driver.state)
+    check_state_fully(again)
+
+
+def test_homes_are_of_the_items_that_have_them_over_the_edges_of_segments() -> None:
+    driver = Driver()
+    driver.produce(*[b"x"] * 1_000)
+    driver.do(cmd.Receive(PartitionId(3), 1, [b"m"] * 1_100, ev.Attributes()))
+    driver.do(cmd.Receive(PartitionId(3), 1_101, [b"m"] * 2, ev.Attributes()))
+    driver.do(cmd.Receive(PartitionId(4), 1, [b"m"] * 2, ev.Attributes()))
+    driver.produce(b"x")
+    driver.do(cmd.Receive(PartitionId(4), 3, [b"m"], ev.Attributes()))
+    wanted = [0] * 1_000 + [3] * 1_102 + [4, 4, 0, 4]
+    for state in (driver.state, restored(driver.state), driver.refold()):
+        assert [state.home_of(item) for item in range(1, driver.state.next_item)] == wanted
+    assert [len(segment.homes) for segment in driver.state.segments.values()] == [1, 1, 5]
 
 
 def test_a_snapshot_of_a_snapshot_is_the_same_snapshot() -> None:

@@ -63,6 +63,9 @@ SAMPLES: Final[tuple[ev.Event, ...]] = (
     ev.ClockStepped(-3_600_000_000),
     ev.CatalogChanged(b'{"queue":"mail"}'),
     ev.LossAccepted("ops@example", 4_711),
+    ev.ItemsSentBack(((3, 2), (8, 1)), PartitionId(98), "ops@example"),
+    ev.ItemsCameBack(PartitionId(99), 77, 3),
+    ev.MovesGivenUp(((3, 1),), PartitionId(98)),
 )
 
 # --- Any event -----------------------------------------------------------------------------------
@@ -148,6 +151,9 @@ STRATEGIES: Final[dict[type[Any], st.SearchStrategy[ev.Event]]] = {
     ev.ItemsCleared: st.builds(ev.ItemsCleared, *[st.booleans()] * 4, texts),
     ev.ItemsDeleted: st.builds(ev.ItemsDeleted, pairs, texts),
     ev.ItemsRedriven: st.builds(ev.ItemsRedriven, pairs, texts),
+    ev.ItemsSentBack: st.builds(ev.ItemsSentBack, pairs, naturals.map(PartitionId), texts),
+    ev.ItemsCameBack: st.builds(ev.ItemsCameBack, naturals.map(PartitionId), naturals, naturals),
+    ev.MovesGivenUp: st.builds(ev.MovesGivenUp, pairs, naturals.map(PartitionId)),
     ev.ItemsMoved: st.builds(ev.ItemsMoved, pairs, naturals, naturals),
     ev.ItemsReceived: st.builds(ev.ItemsReceived, naturals, naturals, naturals),
     ev.ItemsPruned: st.builds(ev.ItemsPruned, pairs),

@@ -7,7 +7,7 @@
 -- position: the record in the partition's log
 -- seq: order within the record
 -- happened_at: when it happened
--- event: produced, reserved, completed, retried, released, ended (by deadline or lost session), dead, due, extended, redriven, received, moved, cleared, deleted, pruned; of the partition: claimed, policy_applied, paused, resumed, clock_stepped, loss_accepted
+-- event: produced, reserved, completed, retried, released, ended (by deadline or lost session), dead, due, extended, redriven, received, moved, sent_back (home, from a dead queue), came_back, stayed (their home was deleted), cleared, deleted, pruned; of the partition: claimed, policy_applied, paused, resumed, clock_stepped, loss_accepted
 -- item: number of the item in its partition; absent where the event is about no item
 -- state_before: scheduled, ready, reserved or dead; absent: there was no item
 -- state_after: scheduled, ready, reserved or dead; absent: the item is gone
@@ -24,7 +24,7 @@
 -- item_kind: the item's kind
 -- item_key: the item's key (of produced)
 -- author: who: producer, operator or node
--- peer: the other partition (of moved and received)
+-- peer: the other partition (of moved, received, sent_back, came_back and stayed)
 CREATE VIEW querator.events AS
 SELECT
     queue, partition, position, seq, happened_at, event,

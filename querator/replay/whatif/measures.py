@@ -76,6 +76,8 @@ class Measures:
     moved: int = 0
     """Of the dead, those that went to a dead queue."""
     redriven: int = 0
+    sent_back: int = 0
+    """Out of this dead queue, to where they came from."""
     removed: int = 0
     """Cleared or deleted by an operator."""
     duplicates: int = 0
@@ -318,6 +320,9 @@ class Observer:
             self.measures.redriven += count
             self._back([(0, item, count)], self.state.now)
 
+    def _sent_back(self, event: ev.ItemsSentBack) -> None:
+        self.measures.sent_back += sum(count for _, count in event.runs)
+
     def _cleared(self, event: ev.ItemsCleared) -> None:
         state = self.state
         total = state.ready if event.ready else 0
@@ -340,6 +345,7 @@ _OBSERVE: Final[dict[type, Callable[[Observer, Any], None]]] = {
     ev.ItemsDied: Observer._dying,  # noqa: SLF001
     ev.ItemsExpired: Observer._expired,  # noqa: SLF001
     ev.ItemsRedriven: Observer._redriven,  # noqa: SLF001
+    ev.ItemsSentBack: Observer._sent_back,  # noqa: SLF001
     ev.ItemsCleared: Observer._cleared,  # noqa: SLF001
     ev.ItemsDeleted: Observer._deleted,  # noqa: SLF001
 }

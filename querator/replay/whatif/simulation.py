@@ -35,7 +35,7 @@ from querator.core.line import Run
 from querator.core.match import match, match_parked
 from querator.core.placement import index_of
 from querator.core.policy import Policy, encode_policy
-from querator.core.segments import BEHIND, READY, RESERVED, SCHEDULED
+from querator.core.segments import BEHIND, GONE, READY, RESERVED, SCHEDULED
 from querator.core.state import OPEN as NOT_SETTLED
 from querator.core.state import PartitionState, Reservation
 from querator.env.virtual import SeededRng
@@ -57,6 +57,7 @@ from querator.replay.whatif.traffic import (
     DeleteItems,
     Order,
     RedriveItems,
+    SendItemsBack,
     Slot,
     Subscribed,
     Traffic,
@@ -478,12 +479,26 @@ class Simulation:
         parts = self.partitions if self._is_spread else [self.partitions[index]]
         for part in parts:
             part.touch(self.now)
+            if isinstance(order, SendItemsBack):
+                self._send_back(part, order)
+                continue
             made, _ = decide(part.state, self._command(part, order), self.now)
             for event in made:
                 part.apply(event)
                 if type(event) is ev.ItemsRedriven:
                     for first, count in event.runs:
                         self._revive(part.numbers.values(first, count))
+
+    def _send_back(self, part: _Partition, order: SendItemsBack) -> None:
+        """Where they came from is not looked at: here it is a log that is not played."""
+        state = part.state
+        here = [
+            item
+            for item in sorted(self._at_home(part, order.items))
+            if state.state_of(item) not in (GONE, RESERVED) and item not in state.leaving
+        ]
+        if here:
+            part.apply(ev.ItemsSentBack(tuple(to_ranges(here)), order.target, order.author))
 
     def _revive(self, items: Sequence[int]) -> None:
         """Brought back from the dead, an item goes on with the attempts that it had after that."""
@@ -493,7 +508,7 @@ class Simulation:
                     self._tries[which] = attempt
                     break
 
-    def _command(self, part: _Partition, order: Order) -> cmd.Command:
+    def _command(self, part: _Partition, order: cmd.Command | DeleteItems | RedriveItems) -> cmd.Command:
         """An order in the numbers of this partition, as far as it can be obeyed here."""
         state = part.state
         if isinstance(order, DeleteItems):

@@ -21,7 +21,7 @@ from querator.core import commands as cmd
 from querator.core import events as ev
 from querator.core.commands import Verb
 from querator.core.evolve import find_reserved
-from querator.core.ids import Duration, Instant
+from querator.core.ids import Duration, Instant, PartitionId
 from querator.core.inputs import How, Inputs, Waiter
 from querator.core.invariants import violated
 from querator.core.limits import RESERVATION_BYTES_MAX, RESERVATION_END_LAG
@@ -79,7 +79,16 @@ class RedriveItems:
     reason: str | None = None
 
 
-Order: TypeAlias = cmd.Command | DeleteItems | RedriveItems
+@attrs.frozen
+class SendItemsBack:
+    """An operator sent these out of the dead queue to where they came from."""
+
+    items: tuple[int, ...]
+    target: PartitionId
+    author: str
+
+
+Order: TypeAlias = cmd.Command | DeleteItems | RedriveItems | SendItemsBack
 
 
 @attrs.define
@@ -276,6 +285,8 @@ class _Reader(Observer):
                 order = DeleteItems(self._name(_each(runs)))
             case ev.ItemsRedriven(runs, _):
                 order = self._redrive(_each(runs))
+            case ev.ItemsSentBack(runs, target, author):
+                order = SendItemsBack(self._name(_each(runs)), target, author)
             case ev.ReservationExtended(number, deadline, _):
                 self._extend(state.reservations[number], deadline)
                 return
@@ -534,6 +545,7 @@ _OUTSIDE: Final = frozenset(
         ev.ReservationExtended,
         ev.ItemsDeleted,
         ev.ItemsRedriven,
+        ev.ItemsSentBack,
     }
 )
 

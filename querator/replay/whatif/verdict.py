@@ -20,6 +20,7 @@ COUNTS: Final = (
     "expired",
     "moved",
     "redriven",
+    "sent_back",
     "removed",
     "duplicates",
 )
