@@ -20,6 +20,7 @@ from tests.ports import free_port
 
 QUEUE = "bench"
 _TICKS = os.sysconf("SC_CLK_TCK")
+_STOP_SECONDS_MAX = 60.0
 _START_SECONDS_MAX = 60.0
 """For a server to answer; one or two on an idle machine."""
 
@@ -61,7 +62,7 @@ class Server:
     def stop(self) -> None:
         self.process.terminate()
         try:
-            self.process.wait(15)
+            self.process.wait(_STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -6,6 +6,8 @@ from typing import Any
 
 from benchmarks.processes import Server
 
+PATIENCE = 60
+"""Seconds for what takes milliseconds on an idle machine."""
 ADMIN = {"namespace": "_system", "role_name": "Admin"}
 
 
@@ -14,7 +16,7 @@ def ask(server: Server, method: str, path: str, body: bytes = b"", key: str = ""
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
-    connection = http.client.HTTPConnection(server.address, timeout=10)
+    connection = http.client.HTTPConnection(server.address, timeout=PATIENCE)
     try:
         connection.request(method, path, body, headers)
         answer = connection.getresponse()

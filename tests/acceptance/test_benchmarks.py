@@ -15,10 +15,10 @@ CLIENTS = 8
 
 @pytest.mark.parametrize("row", [ROWS[0], ROWS[1], ROWS[4]], ids=lambda row: row.name)
 def test_http_clients_count_what_they_did(row: Row) -> None:
-    stop = time.monotonic() + 50
     options = ["--clients", str(CLIENTS), "--batch", str(row.batch), "--requests", str(REQUESTS)]
     options += ["--protobuf"] if row.protobuf else []
     with server("--log", "memory") as running:
+        stop = time.monotonic() + 100
         place = ["--address", running.address, "--start", "0", "--stop", str(stop)]
         counted = run(read_options([row.side, *place, *options]))
         (stats,) = call(running, "queue.stats", queue_name=QUEUE)["logicalQueues"]

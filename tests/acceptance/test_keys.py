@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.processes import start_server
-from tests.acceptance.calls import ask, call, with_a_key
+from tests.acceptance.calls import PATIENCE, ask, call, with_a_key
 from tests.ports import free_port
 
 
@@ -19,7 +19,7 @@ def test_a_closed_door_stays_closed_and_no_key_is_on_the_disk(tmp_path: Path) ->
         key = with_a_key(server)
         for number in (signal.SIGTERM, signal.SIGKILL):
             server.process.send_signal(number)
-            server.process.wait(15)
+            server.process.wait(PATIENCE)
             server = start_server(data, port, "--auth")
             assert ask(server, "POST", "/v1/users.list", b"{}")[0] == 403
             assert len(call(server, "users.list", key=key)["items"]) == 2
@@ -51,7 +51,11 @@ def test_a_server_does_not_open_itself_to_the_network(
     """Not without being told; then it tries."""
     serve = [sys.executable, "-m", "querator", "serve", "--log", "memory", "--data", str(tmp_path)]
     tried = subprocess.run(
-        [*serve, "--address", ELSEWHERE, *options], capture_output=True, text=True, check=False, timeout=30
+        [*serve, "--address", ELSEWHERE, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
     assert tried.returncode == code, tried.stderr
     assert tried.stdout == ""

@@ -10,13 +10,14 @@ import pytest
 from psycopg import sql
 
 from benchmarks.processes import start_server
+from tests.acceptance.calls import PATIENCE
 from tests.ports import free_port
 from tests.postgres import APP_ROLE, OWNER_ROLE, Cluster
 
 
 def querator(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "querator", *arguments]
-    return subprocess.run(command, input=given, capture_output=True, check=False, timeout=30)
+    return subprocess.run(command, input=given, capture_output=True, check=False, timeout=PATIENCE)
 
 
 def url(cluster: Cluster, database: str, role: str) -> str:

@@ -138,7 +138,7 @@ def test_page_is_drawn_by_a_browser(report: Report, tmp_path: Path) -> None:
         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,2600", f"--screenshot={picture}",
         "--dump-dom", page.as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=True)
     assert struct.unpack(">II", picture.read_bytes()[16:24]) == (1000, 2600)
     # A page that was not drawn compresses to next to nothing.
     assert picture.stat().st_size > 60_000

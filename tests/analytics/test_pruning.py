@@ -66,7 +66,7 @@ async def lived(store: LogStore) -> AsyncIterator[tuple[Node, PartitionId]]:
 
 
 async def committed(node: Node) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while not all(writer.is_idle for writer in node.broker.writers.values()):
             await trio.sleep(0.002)
 

@@ -73,14 +73,4 @@ async def _felt(arena: Arena) -> AsyncIterator[None]:
     yield
     cluster = arena.postgres
 
-    async def is_up() -> bool:
-        if cluster.process is None or cluster.process.poll() is not None:
-            cluster.launch()
-        try:
-            await trio.to_thread.run_sync(cluster.wait_ready)
-        except RuntimeError:
-            # It ended while it was asked: its last words are those of the fault.
-            return False
-        return True
-
-    await until("PostgreSQL is up", is_up)
+    cluster.start_if_ended()

@@ -166,6 +166,10 @@ async def kill_postgres(arena: Arena) -> None:
 
 
 async def _start_again(arena: Arena) -> None:
+    """When it was missed."""
+    failed = APPEND_FAILED[0]
+    before = arena.server.events()[failed]
+    await until("an append fails", lambda: arena.server.events()[failed] > before)
     await trio.sleep(arena.dice.choice((0.0, 0.3)))
     # From this thread: PostgreSQL is made to end with the thread that started it.
     arena.postgres.launch()
@@ -186,6 +190,7 @@ async def cut_in_commit(arena: Arena) -> None:
 async def swallow_answers(arena: Arena) -> None:
     """What PostgreSQL answers vanishes: commits that nobody hears of. Then the connections end."""
     with under(Weather(swallows_down=True), arena.link, arena, "answers of PostgreSQL vanish"):
+        await until("an answer vanishes", lambda: arena.link.holes > 0)
         await trio.sleep(0.5)
 
 

@@ -70,6 +70,11 @@ class Proxy:
             task_status.started()
             await trio.serve_listeners(self._serve, listeners, handler_nursery=nursery)
 
+    @property
+    def holes(self) -> int:
+        """Connections that have lost bytes."""
+        return sum(connection.is_holed for connection in self._connections)
+
     def change(self, weather: Weather) -> None:
         """From now on it is like this."""
         self.weather = weather

@@ -16,7 +16,8 @@ import pytest
 from querator.cli import main
 from tests.ports import free_port
 
-SERVER_SECONDS = 30
+PATIENCE = 100
+"""Seconds for what takes one or two on an idle machine."""
 
 
 @attrs.define
@@ -57,7 +58,7 @@ def start(*options: str) -> Served:
 def stop(served: Served) -> None:
     served.process.terminate()
     try:
-        served.process.wait(SERVER_SECONDS)
+        served.process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         served.process.kill()
         raise
@@ -118,7 +119,7 @@ def queue(on: Run, request: pytest.FixtureRequest) -> str:
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
     """For what another process does."""
-    deadline = time.monotonic() + SERVER_SECONDS
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"it took too long until {what}"
         with contextlib.suppress(InterruptedError):

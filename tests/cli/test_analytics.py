@@ -17,7 +17,7 @@ import trio
 from querator.actors.node import NodeOptions, open_node
 from querator.env.real import real_env
 from querator.log.sqlite import SqliteLog
-from tests.cli.conftest import Done, Run, start, stop
+from tests.cli.conftest import Done, Run, start, stop, wait_until
 
 
 def run_command(*arguments: str, stdin: bytes = b"") -> Done:
@@ -164,18 +164,18 @@ def test_a_server_exports_its_log_and_answers_questions(cli: Run, tmp_path: Path
     try:
         cli("queues", "create", "mail", "--export-payloads", *on)
         cli("produce", "mail", *on, stdin=b"a\nb\nc\n")
-        for _ in range(100):
-            done = cli("analytics", "ask", "throughput", "mail", "--width", "1h", "--json", *on)
-            if done.code == 0 and sum(row[2] for row in done.json[0]["rows"]) == 3:
-                break
-            time.sleep(0.1)
-        answer = done.json[0]
+        asked: list[Done] = []
+
+        def is_exported() -> bool:
+            asked.append(cli("analytics", "ask", "throughput", "mail", "--width", "1h", "--json", *on))
+            return asked[-1].code == 0 and sum(row[2] for row in asked[-1].json[0]["rows"]) == 3
+
+        wait_until(is_exported, "what was produced was exported")
+        answer = asked[-1].json[0]
         assert answer["columns"][:3] == ["queue", "bucket", "produced"]
-        for _ in range(20):
-            # What answers has only what others leave: on a busy machine it may say that it took too long.
-            shown = cli("analytics", "ask", "item_history", "--item", "1.2", *on)
-            if shown.code == 0:
-                break
+        # What answers has only what others leave: on a busy machine it may say that it took too long.
+        while (shown := cli("analytics", "ask", "item_history", "--item", "1.2", *on)).code:
+            assert "no answer within" in shown.err
         assert "produced" in shown.out
         # Position, number within it, and when, as people write it.
         assert re.match(r" *\d+ +\d+ +20\d\d-\d\d-\d\d", shown.out.splitlines()[1])
@@ -268,6 +268,24 @@ def children_of(process: int) -> list[int]:
     return found
 
 
+def modest_children_of(process: int) -> list[int]:
+    """When each has made itself unimportant, which is the first thing that it does."""
+
+    def are_modest() -> bool:
+        try:
+            found = {os.getpriority(os.PRIO_PROCESS, child) for child in children_of(process)}
+        except ProcessLookupError:
+            return False
+        return found == {19}
+
+    wait_until(are_modest, "its children leave all to others")
+    return children_of(process)
+
+
+def is_there(process: int) -> bool:
+    return Path(f"/proc/{process}").exists()
+
+
 def test_a_server_that_is_killed_takes_its_children_with_it_and_goes_on_exporting(
     cli: Run, tmp_path: Path
 ) -> None:
@@ -284,17 +302,11 @@ def test_a_server_that_is_killed_takes_its_children_with_it_and_goes_on_exportin
                 # Somewhere in an export, or between two.
                 time.sleep(0.4 * life)
                 cli("analytics", "ask", "throughput", "mail", *on)
-        started = children_of(served.process.pid)
-        # They have what others leave.
-        assert {os.getpriority(os.PRIO_PROCESS, child) for child in started} == {19}
-        children += started
+        children += modest_children_of(served.process.pid)
         served.process.kill()
         served.process.wait()
     assert len(children) >= 2
-    deadline = time.monotonic() + 100
-    while any(Path(f"/proc/{child}").exists() for child in children):
-        assert time.monotonic() < deadline, "a child outlives its server"
-        time.sleep(0.01)
+    wait_until(lambda: not any(is_there(child) for child in children), "no child outlives its server")
     archive = ("--archive", str(data / "analytics"))
     assert cli("analytics", "refresh", "--data", str(data)).code == 0
     assert cli("analytics", "verify", *archive).code == 0

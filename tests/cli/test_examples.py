@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Served
+from tests.cli.conftest import PATIENCE, Served
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,7 @@ def test_an_example(server: Served, example: str, words: list[str], again: bool)
         [sys.executable, str(ROOT / "examples" / f"{example}.py"), server.address],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT)},

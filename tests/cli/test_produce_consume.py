@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from querator.core import limits
-from tests.cli.conftest import Run, Served, start, stop, wait_until
+from tests.cli.conftest import PATIENCE, Run, Served, start, stop, wait_until
 
 
 def test_lines_come_out_as_they_went_in(on: Run, queue: str) -> None:
@@ -197,7 +197,7 @@ def test_an_item_is_followed_until_it_is_done_with(on: Run, server: Served, queu
         assert "produced" in out.readline()
         on("consume", queue)
         rest = out.read()
-    assert following.wait(30) == 0
+    assert following.wait(PATIENCE) == 0
     assert ["reserved" in rest, "completed" in rest] == [True, True]
     assert on("item", "trace", item, "--follow").out.count("\n") == 4
 
@@ -239,9 +239,9 @@ def test_produce_and_consume_outlive_the_server(tmp_path: Path, cli: Run) -> Non
         producer.stdin.close()
         served = start_again(address, data)
         wait_until(lambda: consumed.read_bytes() == b"before\nmeanwhile\n", "the second line came out")
-        assert producer.wait(20) == 0
+        assert producer.wait(PATIENCE) == 0
         consumer.send_signal(signal.SIGINT)
-        assert consumer.wait(20) == 130
+        assert consumer.wait(PATIENCE) == 130
     finally:
         stop(served)
     (verdict,) = cli("log", "verify", "--data", data, "--json").json
@@ -264,13 +264,13 @@ def test_ctrl_c_gives_back_what_was_not_done(on: Run, queue: str, server: Served
     consumer = subprocess.Popen(
         [
             *(sys.executable, "-m", "querator", "consume", queue, "--follow", "--address", server.address),
-            *("--exec", f"touch {begun}; sleep 100"),
+            *("--exec", f"touch {begun}; sleep 1000"),
         ],
         stderr=subprocess.DEVNULL,
     )
     wait_until(begun.exists, "the command ran")
     consumer.send_signal(signal.SIGINT)
-    assert consumer.wait(20) == 130
+    assert consumer.wait(PATIENCE) == 130
     assert on("consume", queue, "--json").json[0]["attempt"] == 1
 
 
@@ -285,5 +285,5 @@ def test_a_reader_that_has_enough_ends_it_quietly(on: Run, queue: str, server: S
     os.close(write)
     assert os.read(read, 2) == b"x\n"
     os.close(read)
-    _, complaints = consumer.communicate(timeout=20)
+    _, complaints = consumer.communicate(timeout=PATIENCE)
     assert (consumer.returncode, complaints) == (0, b"")

@@ -12,7 +12,7 @@ import trustme
 
 from querator.client import Disconnected, connect
 from querator.env.real import client_tls
-from tests.cli.conftest import Run, Served, start, stop, wait_until
+from tests.cli.conftest import PATIENCE, Run, Served, start, stop, wait_until
 
 
 @attrs.frozen
@@ -53,7 +53,7 @@ def secured(tmp_path: Path) -> Iterator[Secured]:
 
 def health(secured: Secured, context: ssl.SSLContext) -> int:
     """The status of the health document, over HTTP."""
-    connection = http.client.HTTPSConnection(secured.address, context=context, timeout=10)
+    connection = http.client.HTTPSConnection(secured.address, context=context, timeout=PATIENCE)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status

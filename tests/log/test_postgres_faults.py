@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
+import psycopg
 import pytest
 import trio
 
@@ -22,19 +23,26 @@ from querator.log.records import Record
 from querator.log.store import Verdict
 from tests.broken_disks import SMALL_DISK_SETTINGS, NotHere, fill, fsync_switch, small_disk
 from tests.log.records import make_chain, make_record
+from tests.log.test_postgres_node import wait_locked
 from tests.postgres import Cluster, fresh_database, own_cluster, prepare
 
 ONE = PartitionId(1)
 PARTITIONS = 8
 PATIENCE_SECONDS = 60.0
 
-SLEEPS_AT_COMMIT = """
-    create function public.sleep_at_commit() returns trigger language plpgsql as
-        $$ begin perform pg_sleep({seconds}); return null; end $$;
-    create constraint trigger sleep_at_commit after insert on querator.log_1
+GATE = """
+    create table public.opened ();
+    grant select on public.opened to public;
+    create function public.wait_at_commit() returns trigger language plpgsql as
+        $$ begin
+            while not exists (select from public.opened) loop perform pg_sleep(0.01); end loop;
+            return null;
+        end $$;
+    create constraint trigger wait_at_commit after insert on querator.log_1
         deferrable initially deferred for each row when (new.partition = 1)
-        execute function public.sleep_at_commit();
+        execute function public.wait_at_commit();
 """
+"""Commits of partition 1 wait until there is a row."""
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +53,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def database(cluster: Cluster) -> Iterator[str]:
-    if cluster.process is None or cluster.process.poll() is not None:
-        cluster.start()
-    cluster.wait_ready()
+    cluster.start_if_ended()
     with fresh_database(cluster) as name:
         yield name
 
@@ -88,58 +94,78 @@ async def positions(log: PostgresLog, partition: PartitionId = ONE) -> list[int]
 # --- Commits that land later ---------------------------------------------------------------------
 
 
+class Gate:
+    """Commits of partition 1 wait at it, and land when it is opened, whoever is still there to hear of it."""
+
+    def __init__(self, admin: psycopg.Connection) -> None:
+        self._admin = admin
+        admin.execute(GATE.encode())
+
+    def waiting(self) -> list[int]:
+        """The backends that are at such a commit."""
+        rows = self._admin.execute(
+            "select pid from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
+        )
+        return [pid for (pid,) in rows.fetchall()]
+
+    def open(self) -> None:
+        self._admin.execute("insert into public.opened default values")
+
+    async def leave_there(self, log: PostgresLog, record: Record) -> int:
+        """Give up an append that is at its commit; the backend that goes on with it."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(append, "APPEND_TIMEOUT", Duration(100 * MILLISECOND))
+            while not (waiting := self.waiting()):
+                with pytest.raises(AppendOutcomeUnknown):
+                    await log.append([record])
+        return waiting[0]
+
+
 async def test_a_commit_that_lands_after_the_socket_was_cut_is_found_by_sending_again(
-    cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, database: str
 ) -> None:
     with cluster.admin(database) as admin:
-        admin.execute(SLEEPS_AT_COMMIT.format(seconds=1).encode())
-    log = await open_log(cluster, database)
-    record = make_record()
-    with monkeypatch.context() as patch:
-        patch.setattr(append, "APPEND_TIMEOUT", Duration(200 * MILLISECOND))
-        with pytest.raises(AppendOutcomeUnknown):
-            await log.append([record])
-    assert await positions(log) == [], "a naive look shows nothing, and is wrong"
-    (verdict,) = await log.append([record])
-    assert verdict is Verdict.BUSY, "the zombie's insert is waited for, not overtaken"
+        gate = Gate(admin)
+        log = await open_log(cluster, database)
+        record = make_record()
+        await gate.leave_there(log, record)
+        assert await positions(log) == [], "a naive look shows nothing, and is wrong"
+        (verdict,) = await log.append([record])
+        assert verdict is Verdict.BUSY, "the zombie's insert is waited for, not overtaken"
+        gate.open()
     assert await append_surely(log, record) is Verdict.MINE
     assert await positions(log) == [1]
     await log.aclose()
 
 
-async def test_a_rival_of_a_commit_that_lands_late_loses(
-    cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_rival_of_a_commit_that_lands_late_loses(cluster: Cluster, database: str) -> None:
+    verdicts: list[Verdict] = []
+
+    async def append_as_rival() -> None:
+        verdicts.append(await append_surely(rival, make_record(nonce=8)))
+
     with cluster.admin(database) as admin:
-        admin.execute(SLEEPS_AT_COMMIT.format(seconds=0.6).encode())
-    log, rival = await open_log(cluster, database), await open_log(cluster, database)
-    with monkeypatch.context() as patch:
-        patch.setattr(append, "APPEND_TIMEOUT", Duration(100 * MILLISECOND))
-        with pytest.raises(AppendOutcomeUnknown):
-            await log.append([make_record()])
-    assert await append_surely(rival, make_record(nonce=8)) is Verdict.NOT_MINE
+        gate = Gate(admin)
+        log, rival = await open_log(cluster, database), await open_log(cluster, database)
+        await gate.leave_there(log, make_record())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(append_as_rival)
+            await wait_locked(cluster, database)
+            assert verdicts == []
+            gate.open()
+    assert verdicts == [Verdict.NOT_MINE]
     assert await append_surely(log, make_record()) is Verdict.MINE
     await log.aclose()
     await rival.aclose()
 
 
-async def test_a_blocked_partition_delays_none_of_its_neighbours(
-    cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_blocked_partition_delays_none_of_its_neighbours(cluster: Cluster, database: str) -> None:
     """A backend is stopped in the middle of its insert: only that partition is busy, until it goes on."""
     with cluster.admin(database) as admin:
-        admin.execute(SLEEPS_AT_COMMIT.format(seconds=0.3).encode())
+        gate = Gate(admin)
         log = await open_log(cluster, database)
-        with monkeypatch.context() as patch:
-            patch.setattr(append, "APPEND_TIMEOUT", Duration(100 * MILLISECOND))
-            with pytest.raises(AppendOutcomeUnknown):
-                await log.append([make_record()])
-        row = admin.execute(
-            "select pid from pg_stat_activity where datname = %s and wait_event = 'PgSleep'",
-            (database,),
-        ).fetchone()
-        assert row is not None
-        os.kill(row[0], signal.SIGSTOP)
+        backend = await gate.leave_there(log, make_record())
+        os.kill(backend, signal.SIGSTOP)
         try:
             chains = [make_chain(number, 3) for number in range(2, 22)]
             for step in range(3):
@@ -149,7 +175,8 @@ async def test_a_blocked_partition_delays_none_of_its_neighbours(
             await log.append([make_record(), *(make_record(partition=number) for number in range(30, 50))])
             assert log.counts.statements == statements + 2, "the blocked one is sent apart, the rest together"
         finally:
-            os.kill(row[0], signal.SIGCONT)
+            os.kill(backend, signal.SIGCONT)
+        gate.open()
     assert await append_surely(log, make_record()) is Verdict.MINE
     await log.aclose()
 
@@ -171,7 +198,7 @@ async def test_a_cancelled_replication_wait_is_not_acknowledged_by_looking_again
             admin.execute("select pg_reload_conf()")
 
         async def cancel_the_wait() -> None:
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_SECONDS):
                 while not admin.execute(
                     "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'"
                 ).fetchall():
@@ -179,7 +206,7 @@ async def test_a_cancelled_replication_wait_is_not_acknowledged_by_looking_again
 
         configure("nobody")
         try:
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_SECONDS):
                 while admin.execute("show synchronous_standby_names").fetchone() != ("nobody",):
                     await trio.sleep(0.01)
             for _ in range(2):
@@ -334,11 +361,8 @@ async def test_a_failed_fsync_is_an_unknown_outcome(failing_fsync: tuple[Cluster
     with pytest.raises(AppendOutcomeUnknown):
         await log.append([records[1]])
     switch.unlink()
-    assert cluster.process is not None
-    if cluster.process.poll() is not None:
-        # It could not even write its last checkpoint.
-        cluster.start()
-    cluster.wait_ready()
+    # Where it could not even write its last checkpoint, it has ended, or will in a moment.
+    cluster.start_if_ended()
     assert await append_surely(log, records[1]) is Verdict.MINE
     assert await positions(log) == [1, 2]
     await log.aclose()
@@ -367,7 +391,7 @@ async def test_a_full_disk_writes_nothing_and_heals(small_server: Cluster) -> No
     with pytest.raises((LogUnavailable, AppendOutcomeUnknown)):
         await log.append([large])
     ballast.unlink()
-    await trio.to_thread.run_sync(small_server.wait_ready)
+    small_server.start_if_ended()
     assert await append_surely(log, large) is Verdict.MINE
     assert await positions(log) == [1, 2]
     await log.aclose()

@@ -62,7 +62,7 @@ class TestPostgresLeases(LeaseContract):
 
 async def wait_locked(cluster: Cluster, database: str) -> None:
     """Until a statement waits for another transaction."""
-    with cluster.admin(database) as admin, trio.fail_after(30):
+    with cluster.admin(database) as admin, trio.fail_after(60):
         while not admin.execute(
             "select from pg_stat_activity where datname = %s and wait_event_type = 'Lock'", (database,)
         ).fetchall():

@@ -19,9 +19,8 @@ from querator.log.store import LogStore
 from tests.log.log_contract import LogContract, LogHarness
 from tests.log.test_postgres_log import PostgresHarness
 from tests.ports import free_port
-from tests.postgres import APP_ROLE, Cluster, fresh_database, run_as, shared_cluster
+from tests.postgres import APP_ROLE, START_SECONDS_MAX, Cluster, fresh_database, run_as, shared_cluster
 
-START_SECONDS_MAX = 10.0
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 pytestmark = pytest.mark.skipif(
     PROGRAM is None, reason="NO PGBOUNCER: the contract behind a pooler is not tested"
