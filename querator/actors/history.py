@@ -6,7 +6,7 @@ import trio
 
 from querator.actors.broker import Broker
 from querator.actors.ports import TraceStep
-from querator.actors.steps import holds, look, step
+from querator.actors.steps import arrives, holds, look, step
 from querator.core.events import ItemsReserved
 from querator.core.evolve import evolve
 from querator.core.ids import ItemNumber, PartitionId, Position
@@ -77,7 +77,7 @@ async def trace(
                         made = state.reservations[state.next_reservation - 1]
                         holder = made if holds(made, item) else holder
                     after = look(state, item, holder)
-                    if before != after:
+                    if before != after or arrives(state, item, event):
                         steps.append(step(record.position, state.now, event, before, after))
                 # The event loop's other tasks, and the queue, come first.
                 await trio.lowlevel.checkpoint()

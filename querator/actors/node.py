@@ -25,7 +25,7 @@ from querator.actors.snapshots import SnapshotService
 from querator.actors.supervisor import Supervisor
 from querator.actors.writer import LogWriter
 from querator.core.catalog.commands import Bootstrap
-from querator.core.ids import MILLISECOND, SECOND, Duration, Instant
+from querator.core.ids import MILLISECOND, SECOND, Duration, Instant, PartitionId
 from querator.core.limits import (
     BUCKET_BYTES,
     CLOCK_REFERENCE_INTERVAL,
@@ -87,7 +87,7 @@ class Node:
         self.history = History(self.broker, stores)
         self.recall = Recall(stores)
         self.broker.recalls = self.recall.wants
-        self.mover = Mover(self.broker, self.payloads, env)
+        self.mover = Mover(self.broker, self.payloads, stores, env, self._is_gone)
         self.snapshots = SnapshotService(stores, env)
         self.buckets = BucketService(
             self.broker,
@@ -116,6 +116,16 @@ class Node:
             self.broker.writers[name] = LogWriter(
                 store, env, on_committed=self._committed, on_lost=self.supervisor.lost
             )
+
+    def _is_gone(self, partition: PartitionId) -> bool:
+        """Its queue was deleted, and what it had decided is in its log, or never will be."""
+        catalog = self.catalog.catalog
+        return (
+            partition < catalog.next_partition
+            and catalog.find_queue_of(partition) is None
+            and partition not in self.broker.actors
+            and partition not in self.broker.retiring
+        )
 
     def _committed(self, actor: PartitionActor) -> None:
         self.broker.committed(actor)

@@ -10,8 +10,8 @@ from querator.core.ids import Instant, Position
 from querator.core.segments import GONE, RESERVED, STATE_NAMES
 from querator.core.state import PartitionState, Reservation
 
-Look: TypeAlias = "tuple[int, int, int, int]"
-"""(state, place, attempts, deadline of its reservation)."""
+Look: TypeAlias = "tuple[int, int, int, int, bool]"
+"""(state, place, attempts, deadline of its reservation, whether it is on its way to another partition)."""
 
 _WORDS: Final[dict[type, str]] = {
     ev.ItemsProduced: "produced",
@@ -40,11 +40,19 @@ def look(state: PartitionState, item: int, reservation: Reservation | None = Non
     """The item as it is. ``reservation``: whose deadline counts, if the item is in it."""
     kind = state.state_of(item)
     if kind == GONE:
-        return GONE, 0, 0, 0
+        return GONE, 0, 0, 0, False
     deadline = 0
     if kind == RESERVED and reservation is not None and holds(reservation, item):
         deadline = reservation.deadline
-    return kind, state.place_of(item), state.attempt_of(item), deadline
+    return kind, state.place_of(item), state.attempt_of(item), deadline, item in state.leaving
+
+
+def arrives(state: PartitionState, item: int, event: ev.Event) -> bool:
+    """The event, just folded, says of the item that it came from another partition."""
+    return (
+        isinstance(event, ev.ItemsReceived | ev.ItemsCameBack)
+        and state.next_item - event.count <= item < state.next_item
+    )
 
 
 def holds(reservation: Reservation, item: int) -> bool:
@@ -78,6 +86,16 @@ def _words(word: str, event: ev.Event, before: Look, after: Look) -> str:
             return f"released ({event.why}), the attempt does not count"
         case ev.ItemsDied():
             return f"dead: {event.reason}"
+        case ev.ItemsReceived():
+            return f"came from partition {event.source}, where it was dead"
+        case ev.ItemsSentBack():
+            return f"sent back to partition {event.target}, where it came from"
+        case ev.ItemsCameBack():
+            return f"came back from partition {event.source}, with no attempts counted"
+        case ev.MovesGivenUp():
+            return f"stays here, dead: the queue of partition {event.target} was deleted"
+        case ev.ItemsMoved():
+            return f"moved to partition {event.target}"
         case ev.ItemsCompleted() if before[0] != RESERVED:
             return "stepped up: the item of its key before it is done"
         case _:
