@@ -1,7 +1,8 @@
 """What analytics costs: export, disk, questions, memory. Prints the figures; asserts nothing.
 
-The log is made here, by the core, in memory: partitions whose items are produced, reserved and
-completed in batches, by forty sessions, of five kinds, over three days, with some attempts that fail.
+The log is made here, by the core, in memory or (`--log postgres`) in a database: partitions whose items are
+produced, reserved and completed in batches, by forty sessions, of five kinds, over three days, with some
+attempts that fail.
 """
 
 import argparse
@@ -10,7 +11,8 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,10 @@ from querator.core.state import PartitionState
 from querator.env.real import real_env
 from querator.log.codec import GENESIS, seal
 from querator.log.memory import MemoryDisk, MemoryLog
+from querator.log.postgres import PostgresLog
 from querator.log.records import Record
+from querator.log.store import LogStore, Verdict
+from tests.postgres import prepare
 
 START = 1_750_032_000_000_000
 KINDS = ("mail", "invoice", "thumbnail", "export", "webhook")
@@ -102,15 +107,35 @@ def make_partition(partition: int, items: int, batch: int, rng: random.Random) -
     return records
 
 
-async def make_log(events: int, batch: int) -> MemoryLog:
-    disk = MemoryDisk()
-    store = MemoryLog(real_env(), disk)
+async def fill(store: LogStore, events: int, batch: int) -> None:
+    """Append so many events of items, in batches."""
     await store.open()
     for partition in range(1, PARTITIONS + 1):
+        # Where it is read from is compared with each append.
+        await store.tail(PartitionId(partition))
         rng = random.Random(partition)
         for record in make_partition(partition, events // EVENTS_OF_ITEM // PARTITIONS, batch, rng):
-            await store.append([record])
-    return store
+            (verdict,) = await store.append([record])
+            if verdict is not Verdict.MINE:
+                raise RuntimeError(f"the log that is made here refused a record: {verdict}")
+
+
+@asynccontextmanager
+async def made_log(log: str, events: int, batch: int) -> AsyncIterator[LogStore]:
+    """In memory, or in a PostgreSQL that is gone afterwards."""
+    if log == postgres.THROW_AWAY:
+        with postgres.throw_away() as cluster:
+            database = cluster.new_database(prepare(cluster))
+            store: LogStore = PostgresLog(real_env(), postgres.uri(cluster, database))
+            await fill(store, events, batch)
+            try:
+                yield store
+            finally:
+                await store.aclose()
+        return
+    store = MemoryLog(real_env(), MemoryDisk())
+    await fill(store, events, batch)
+    yield store
 
 
 def _timed(action: Callable[[], Any]) -> tuple[float, Any]:
@@ -149,13 +174,18 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-async def measure(events: int, batch: int, directory: Path) -> None:
+async def measure(options: argparse.Namespace, batch: int, directory: Path) -> None:
     """Print the figures of one size of batches."""
-    print(f"# {events:,} events of items, {batch} items a batch, {PARTITIONS} partitions")
+    print(f"# {options.events:,} events of items, {batch} items a batch, {PARTITIONS} partitions")
     started = time.perf_counter()
-    store = await make_log(events, batch)
+    async with made_log(options.log, options.events, batch) as store:
+        print(f"log made in {time.perf_counter() - started:.1f} s")
+        await measure_of(store, directory)
+
+
+async def measure_of(store: LogStore, directory: Path) -> None:
+    """The figures of one log."""
     before = resident_bytes(os.getpid()) >> 20
-    print(f"log made in {time.perf_counter() - started:.1f} s; resident {before} MiB, the log included")
     shutil.rmtree(directory, ignore_errors=True)
     started = time.perf_counter()
     env = real_env()
@@ -211,7 +241,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--share", type=float, default=0.5, help="of --live: of the peak rate")
     parser.add_argument("--seconds", type=float, default=5.0, help="of --live: of each round")
-    parser.add_argument("--rounds", type=int, default=5, help="of --live: without and with, each")
+    parser.add_argument("--rounds", type=int, default=9, help="of --live: without and with, each")
+    parser.add_argument("--rate", type=float, default=0.0, help="of --live: items/s at peak; 0: is measured")
+    parser.add_argument(
+        "--by", choices=("server", "process"), action="append", help="of --live: who exports (both)"
+    )
     postgres.add_option(parser)
 
 
@@ -221,5 +255,5 @@ def run(options: argparse.Namespace) -> int:
         return live.run(options)
     with tempfile.TemporaryDirectory() as name:
         for batch in options.batch or (100, 10):
-            trio.run(measure, options.events, batch, Path(name) / "analytics")
+            trio.run(measure, options, batch, Path(name) / "analytics")
     return 0

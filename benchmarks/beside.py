@@ -1,29 +1,33 @@
-"""What runs beside a life cycle that is measured: questions to the server, and exports of its database.
+"""What runs beside a life cycle that is measured, one after the other, as nobody would: far too often.
 
-``ask`` asks the server one canned question after the other; ``export`` follows a PostgreSQL log into an
-archive, as `querator analytics refresh --modest` does. Both print a line of JSON at ``--stop``.
+``ask`` asks the server canned questions; ``refresh`` exports its database with `querator analytics refresh`,
+again and again, as cron would every few minutes; ``query`` asks the archive with `querator analytics sql` and
+`report`, as an analyst at the same machine. Each prints a line of JSON at ``--stop``.
 """
 
 import argparse
 import json
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from benchmarks.processes import QUEUE
-from querator.analytics.directory import Archive
-from querator.analytics.export import Exporter
-from querator.analytics.parallel import remote_folders
 from querator.client import Rejected, connect
-from querator.env.real import real_env
-from querator.log.postgres import PostgresLog
 
 QUESTIONS = ("throughput", "waiting", "processing", "backlog", "retries", "kinds", "consumers_compared")
+COMMANDS: Sequence[Sequence[str]] = (
+    ("sql", "FROM waiting(NULL, width := INTERVAL 1 SECOND)"),
+    ("report", QUEUE),
+    ("sql", "SELECT outcome, count(*), avg(waiting), avg(processing) FROM items GROUP BY ALL"),
+)
 PAUSE = 0.2
-"""Seconds between two questions, and between two exports."""
+"""Seconds between two of them."""
 
 
 async def ask(options: argparse.Namespace) -> dict[str, Any]:
@@ -43,35 +47,48 @@ async def ask(options: argparse.Namespace) -> dict[str, Any]:
     return {"answered": len(took), "slowest_ms": max(took, default=0.0) * 1e3, "refused": refused}
 
 
-async def export(options: argparse.Namespace) -> dict[str, Any]:
-    env = real_env()
-    archive = Archive(env, Path(options.archive))
-    store = PostgresLog(env, options.log)
-    await store.open()
-    exports = items = 0
-    try:
-        async with remote_folders(env, archive, 1, is_servers=True) as (folder,):
-            exporter = Exporter(env, [store], archive.directory, folder=folder)
-            while time.monotonic() < options.stop:
-                done = await exporter.refresh()
-                await folder.compact()
-                exports += 1
-                items += done.items
-                await trio.sleep(PAUSE)
-    finally:
-        await store.aclose()
-    return {"exports": exports, "events": items}
+async def refresh(options: argparse.Namespace) -> dict[str, Any]:
+    codes = await _commands(options, [("refresh", "--log", options.log)])
+    manifest = Path(options.archive) / "manifest.json"
+    parts = json.loads(manifest.read_bytes())["parts"] if manifest.exists() else []
+    return {"codes": codes, "refreshes": len(codes), "events": sum(part["items"] for part in parts)}
+
+
+async def query(options: argparse.Namespace) -> dict[str, Any]:
+    codes = await _commands(options, COMMANDS)
+    return {"queries": len(codes), "failed": sum(map(bool, codes))}
+
+
+async def _commands(options: argparse.Namespace, commands: Sequence[Sequence[str]]) -> list[int]:
+    """Exit codes of `querator analytics …`, of one after the other until the time is over. The last one is
+    ended then: what it still did would be felt by the next round."""
+    codes = []
+    with trio.move_on_after(options.stop - time.monotonic()):
+        for arguments in cycle(commands):
+            command = [sys.executable, "-m", "querator", "analytics", *arguments]
+            done = await trio.run_process(
+                [*command, "--archive", options.archive],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
+            codes.append(done.returncode)
+            await trio.sleep(PAUSE)
+    return codes
+
+
+SIDES = {"ask": ask, "refresh": refresh, "query": query}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("side", choices=("ask", "export"))
+    parser.add_argument("side", choices=SIDES)
     parser.add_argument("--address", default="")
     parser.add_argument("--log", default="")
     parser.add_argument("--archive", default="")
     parser.add_argument("--stop", type=float, required=True)
     options = parser.parse_args(arguments)
-    print(json.dumps(trio.run({"ask": ask, "export": export}[options.side], options)))
+    print(json.dumps(trio.run(SIDES[options.side], options)))
 
 
 if __name__ == "__main__":

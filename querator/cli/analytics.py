@@ -16,12 +16,11 @@ from querator import config
 from querator.analytics import asking, connect
 from querator.analytics.archive import verify as verify_archive
 from querator.analytics.compact import compact as compact_archive
-from querator.analytics.directory import Archive, Report, silent
 from querator.analytics.directory import Progress as Step
+from querator.analytics.directory import Report, silent
 from querator.analytics.export import Exporter
 from querator.analytics.manifest import read_manifest
 from querator.analytics.page import make_page
-from querator.analytics.parallel import remote_folders
 from querator.analytics.report import make_report, queue_names
 from querator.analytics.schema import view_names
 from querator.analytics.terminal import print_report
@@ -59,6 +58,12 @@ STDIN: Final = ("-", "/dev/stdin")
 ArchiveOption = Annotated[Path | None, Parameter(help="The directory of exported files (DATA/analytics).")]
 
 
+ModestOption = Annotated[
+    bool,
+    Parameter(help="Take only what the processors have left: a server here does not feel it."),
+]
+
+
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class Where:
@@ -69,6 +74,7 @@ class Where:
         Path | None,
         Parameter(help="The server's directory, whose archive it is (./querator-data). [env: QUERATOR_DATA]"),
     ] = None
+    modest: ModestOption = True
 
     @property
     def directory(self) -> Path:
@@ -110,15 +116,14 @@ async def refresh(
     source: Source | None = None,
     archive: ArchiveOption = None,
     payloads: Annotated[bool, Parameter(negative="", help="Export the payloads as well.")] = False,
-    modest: Annotated[
-        bool, Parameter(negative="", help="Take only what processors have left: for a machine that serves.")
-    ] = False,
+    modest: ModestOption = True,
 ) -> None:
     """Export what the log has and the archive has not.
 
     Reads the log of a server that is not running, of a copy of its data directory, or of its PostgreSQL
     database while it runs. Goes on where the last refresh ended, or was killed.
     """
+    del modest  # Seen to before anything was loaded.
     source = source or Source()
     directory = archive_of(archive, source.data)
     async with AsyncExitStack() as stack:
@@ -127,13 +132,7 @@ async def refresh(
         except StoreLocked as error:
             raise StoreLocked(f"{error}; {_SERVED}") from error
         env = real_env()
-        if modest:
-            (folder,) = await stack.enter_async_context(
-                remote_folders(env, Archive(env, directory), 1, is_servers=True)
-            )
-            exporter = Exporter(env, [store], directory, payloads=payloads, folder=folder)
-        else:
-            exporter = Exporter(env, [store], directory, payloads=payloads, workers=env.processes.cores)
+        exporter = Exporter(env, [store], directory, payloads=payloads, workers=env.processes.cores)
         report = stack.enter_context(progress_bar(is_wanted=not source.json))
         done = await exporter.refresh(report)
     if source.json:

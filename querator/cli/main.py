@@ -158,3 +158,7 @@ def _path(app: App, tokens: Sequence[str]) -> str:
     """The command that was meant, as far as there is one."""
     chain, _, _ = app.parse_commands(list(tokens))
     return "".join(f"{name} " for name in chain)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -264,8 +264,8 @@ GOODBYE_TIMEOUT: Final = Duration(2 * SECOND)
 """How long a client that leaves waits for its last frames and the closing handshake."""
 
 # --- Analytics --------------------------------------------------------------------------------
-EXPORT_PAGE_RECORDS: Final = 500
-"""Records read together by an export."""
+EXPORT_PAGE_RECORDS: Final = 100
+"""Records read together by an export: some milliseconds of a database, which others wait for meanwhile."""
 EXPORT_STEP_ROWS: Final = 250_000
 """Rows gathered before they are written: some 40 MB of columns, and as much again while DuckDB sorts them."""
 EXPORT_STEP_PAYLOAD_BYTES: Final = 67_108_864

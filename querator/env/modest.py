@@ -47,6 +47,11 @@ def be_modest() -> None:
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
+def is_modest() -> bool:
+    """Whether this process is: those that it starts should then be as well."""
+    return sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_IDLE
+
+
 def _leave_the_session_to_others() -> None:
     if os.getsid(0) != os.getpid():
         return  # There are others in it, who are not modest.
@@ -72,8 +77,9 @@ def _take_long_slices() -> None:
 def main() -> None:
     """Be modest, and be the module that is named, as ``python -m`` would."""
     be_modest()
-    # The directory of this file is no place to import from.
-    sys.path[0] = ""
+    if not sys.flags.safe_path:
+        # The directory of this file is no place to import from.
+        sys.path[0] = ""
     runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 
 

@@ -21,6 +21,7 @@ import outcome
 import trio
 
 from querator.core.ids import MINUTE, Duration, Instant
+from querator.env import modest
 from querator.env.seams import Env, FileLock, FileLocked, Rng, Worker, seconds
 
 T = TypeVar("T")
@@ -474,11 +475,11 @@ class SystemThreads:
         return ThreadWorker(name)
 
 
-_MODEST: Final = Path(__file__).with_name("modest.py")
+_MODEST: Final = Path(modest.__file__)
 
 
 class SystemProcesses:
-    """Processes of this interpreter."""
+    """Processes of this interpreter. Who is modest has no children that are not."""
 
     @property
     def cores(self) -> int:
@@ -487,7 +488,8 @@ class SystemProcesses:
     @contextlib.asynccontextmanager
     async def run(self, module: str, *, is_modest: bool = False) -> AsyncIterator[trio.abc.Stream]:
         # Its imports alone are half a second of a core: it must not begin as we are.
-        start = [str(_MODEST), module] if is_modest else ["-m", module]
+        # It is not inherited: a session of their own would be as important as any.
+        start = [str(_MODEST), module] if is_modest or modest.is_modest() else ["-m", module]
         process = await trio.lowlevel.open_process(
             [sys.executable, *start],
             stdin=subprocess.PIPE,

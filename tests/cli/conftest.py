@@ -124,3 +124,14 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         assert time.monotonic() < deadline, f"it took too long until {what}"
         with contextlib.suppress(InterruptedError):
             time.sleep(0.02)
+
+
+def children_of(process: int) -> list[int]:
+    """The living processes that one has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == process and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+    return found

@@ -41,6 +41,12 @@ async def test_any_other_is_as_we_are() -> None:
 
 
 @linux
+async def test_who_is_modest_has_modest_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modest, "is_modest", lambda: True)
+    assert (await told_by_a_child(is_modest=False))["policy"] == os.SCHED_IDLE
+
+
+@linux
 def test_a_session_that_it_shares_is_left_alone() -> None:
     done = subprocess.run(
         [sys.executable, modest.__file__, standing.__name__], stdout=subprocess.PIPE, check=True, timeout=60
