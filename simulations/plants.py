@@ -28,7 +28,7 @@ from querator.core import commands as cmd
 from querator.core import decide as deciding
 from querator.core import due as dues
 from querator.core import events as ev
-from querator.core import lanes, match, snapshot
+from querator.core import lanes, match
 from querator.core import replies as rep
 from querator.core import reserve as reserving
 from querator.core.demand import Subscription
@@ -240,14 +240,14 @@ def witness_looks_away(patch: Patch) -> None:
 
 
 def _forget(patch: Patch, forget: Callable[[PartitionState], None]) -> None:
-    original = snapshot.load
+    original = claiming.load_slowly
 
-    def load(*arguments: Any) -> PartitionState:
-        state = original(*arguments)
+    async def load_slowly(*arguments: Any) -> PartitionState:
+        state = await original(*arguments)
         forget(state)
         return state
 
-    patch(claiming, "load", load)
+    patch(claiming, "load_slowly", load_slowly)
 
 
 @plant

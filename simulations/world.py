@@ -11,7 +11,7 @@ from querator.core.catalog.commands import CreateQueue
 from querator.core.ids import CATALOG_PARTITION, SECOND, Duration, QueueName
 from querator.core.limits import SESSION_GRACE
 from querator.core.policy import Ordering
-from querator.core.snapshot import state_hash
+from querator.core.state_hash import state_hash
 from querator.env import Env
 from querator.env.virtual import MemoryNetwork, MemoryStream, virtual_env
 from simulations.checkers.evidence import Facts, Sighting, Terms

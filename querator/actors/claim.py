@@ -18,7 +18,8 @@ from querator.core.evolve import fold
 from querator.core.ids import MILLISECOND, SECOND, Duration, PartitionId, Position
 from querator.core.invariants import InvariantViolation
 from querator.core.limits import CLAIM_TRIES_MAX, READ_BYTES_MAX, RESTORE_PAGE_RECORDS
-from querator.core.snapshot import SnapshotUnreadable, load
+from querator.core.loading import Loading
+from querator.core.snapshot import SnapshotUnreadable
 from querator.core.state import PartitionState
 from querator.env import Env
 from querator.errors import (
@@ -152,7 +153,9 @@ class StateReader(Reader):
             return "off chain"
         try:
             chunks = await store.read_chunks(self.partition, snapshot.chunks)
-            state = load(self.partition, snapshot.head, [chunks[chunk] for chunk in snapshot.chunks])
+            state = await load_slowly(
+                self.partition, snapshot.head, [chunks[chunk] for chunk in snapshot.chunks]
+            )
         except (StoreCorrupt, SnapshotUnreadable) as error:
             return str(error)
         if state.position != snapshot.position:
@@ -165,6 +168,21 @@ class StateReader(Reader):
         self.server_identity = state.server_identity
         self.claimed_at = Position(state.claimed_at)
         return ""
+
+
+async def load_slowly(partition: PartitionId, head: bytes, chunks: Sequence[bytes]) -> PartitionState:
+    """The state of a snapshot, loaded a chunk at a time, so that other partitions go on meanwhile.
+
+    Raises:
+        SnapshotUnreadable: it is none.
+    """
+    loading = Loading(partition, head)
+    for chunk in chunks:
+        loading.add(chunk)
+        await trio.lowlevel.checkpoint()
+    while not loading.step():
+        await trio.lowlevel.checkpoint()
+    return loading.state
 
 
 async def is_on_chain(store: LogStore, snapshot: Snapshot, tail: Tail) -> bool:

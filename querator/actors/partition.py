@@ -23,6 +23,7 @@ from querator.actors.steps import look, step
 from querator.core import commands as cmd
 from querator.core import events as ev
 from querator.core import replies as rep
+from querator.core.capture import Capture
 from querator.core.decide import decide, settle_part
 from querator.core.demand import Demand, Parked, Subscription
 from querator.core.due import end_reservation, next_due_at, run_due
@@ -43,7 +44,6 @@ from querator.core.limits import PENDING_BYTES_MAX, PENDING_COMMANDS_MAX, WATCHE
 from querator.core.match import match, match_parked
 from querator.core.replies import Code, Rejected
 from querator.core.reserve import reserve, show
-from querator.core.snapshot import Capture
 from querator.core.state import PartitionState
 from querator.log.codec import seal
 from querator.log.inputs import encode_inputs

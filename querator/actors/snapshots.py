@@ -1,8 +1,8 @@
 """Snapshots in the background: captured when a record is sealed, encoded a little at a time.
 
-The state at the moment a record is sealed is the fold up to that record. The head is encoded then, at
-once; segments are encoded between turns, a few at a time, or just before they change. What did not
-change since the last snapshot is referenced, not stored again. Nothing is stored before the
+The state at the moment a record is sealed is the fold up to that record. Its small head is encoded then, at
+once; all else between turns, a few segments or one chunk at a time, or just before it changes. What did
+not change since the last snapshot is referenced, not stored again. Nothing is stored before the
 record it is chained to is committed.
 """
 
@@ -13,17 +13,18 @@ import trio
 from querator import telemetry
 from querator.actors.partition import CaptureRequest, PartitionActor
 from querator.actors.wanted import Wanted
+from querator.core.capture import Capture
 from querator.core.ids import PartitionId, Position
 from querator.core.limits import SNAPSHOT_BYTES, SNAPSHOT_RECORDS
-from querator.core.snapshot import VERSION, Capture
+from querator.core.snapshot import VERSION
 from querator.env import Env
 from querator.errors import LogError
 from querator.log.codec import checksum
 from querator.log.records import ChunkId, Snapshot
 from querator.log.store import LogStore
 
-SEGMENTS_PER_STEP: Final = 16
-"""Segments encoded between two checkpoints: about a millisecond."""
+SEGMENTS_PER_STEP: Final = 4
+"""Segments encoded between two checkpoints: a millisecond or two."""
 
 
 class SnapshotService:

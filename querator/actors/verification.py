@@ -15,9 +15,11 @@ from querator.actors.refold import evolve_in_turn, recorded_events
 from querator.core import events as ev
 from querator.core.ids import PartitionId, Position
 from querator.core.invariants import InvariantViolation, check
-from querator.core.snapshot import SnapshotUnreadable, load, state_hash
+from querator.core.loading import load
+from querator.core.snapshot import SnapshotUnreadable
 from querator.core.state import PartitionState
 from querator.core.state_checks import check_state, check_state_fully
+from querator.core.state_hash import state_hash
 from querator.errors import StoreCorrupt
 from querator.log.records import Record
 from querator.log.restore import ChainReport, verify_chain

@@ -27,9 +27,10 @@ from querator.core.deadlines import Deadlines
 from querator.core.evolve import evolve
 from querator.core.ids import NEVER, PartitionId, Position
 from querator.core.invariants import InvariantViolation, check
+from querator.core.loading import load
 from querator.core.segments import BEHIND, DEAD, GONE, READY, RESERVED, SCHEDULED, SEGMENT_BITS
 from querator.core.settled import SettledMemory
-from querator.core.snapshot import encode_head, encode_segment, load
+from querator.core.snapshot import encode_head, encode_segment
 from querator.core.state import PartitionState, Reservation
 from querator.errors import CorruptRecord
 from querator.log.codec import GENESIS, check_chain, check_record, decode_columns, name_of, tail_of

@@ -423,7 +423,7 @@ def _repeat(state: PartitionState, command: cmd.Settle) -> rep.Reply:
     # The nonce of a settled reservation is not kept: numbers are unique for life, and a token of an
     # uncommitted record never left this node.
     if verb == MIXED:
-        return repeat(command, state.settled.mixed.get(command.reservation, b""))
+        return repeat(command, state.settled.marks_of(command.reservation))
     return repeat(command, bytes((verb,)) * count)
 
 
@@ -562,7 +562,7 @@ def _redrive(state: PartitionState, command: cmd.Redrive, now: Instant) -> Decis
     if command.items is None:
         chosen = [
             item
-            for item, (reason, _) in state.dead.items()
+            for item, (reason, _, _) in state.dead.items()
             if item not in leaving and (command.reason is None or reason == command.reason)
         ][: command.items_max]
     else:
@@ -751,7 +751,7 @@ def _confirm_moves(state: PartitionState, command: cmd.ConfirmMoves, now: Instan
     if channel is None or command.last_move < channel.first_move:
         return _NO_EVENTS, rep.Done(0)
     count = min(command.last_move - channel.first_move + 1, len(channel.items))
-    runs = to_ranges(list(channel.items)[:count])
+    runs = to_ranges(list(islice(channel.items, count)))
     event = ev.ItemsMoved(tuple(runs), command.target, channel.first_move + count - 1)
     return (event,), rep.Done(count)
 

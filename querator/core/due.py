@@ -122,7 +122,7 @@ def _promote(state: PartitionState, now: Instant, budget: int, apply: Apply) -> 
 
 def _next_prune(state: PartitionState) -> int | None:
     """When the oldest dead item that stays here has been kept long enough."""
-    for passed, (item, (_, died_at)) in enumerate(state.dead.items()):
+    for passed, (item, (_, died_at, _)) in enumerate(state.dead.items()):
         if item not in state.leaving:
             return died_at + state.policy.dead_retention
         if passed >= _LEAVING_PASSED_MAX:
@@ -136,7 +136,7 @@ def _prune(state: PartitionState, now: Instant, budget: int, apply: Apply) -> No
         return
     horizon = now - state.policy.dead_retention
     chosen: list[int] = []
-    for item, (_, died_at) in state.dead.items():
+    for item, (_, died_at, _) in state.dead.items():
         if died_at >= horizon or len(chosen) >= budget:
             break
         if item not in state.leaving:

@@ -151,6 +151,7 @@ def _add_items(state: PartitionState, event: ev.ItemsProduced) -> None:
         elif segment.columns is not None:
             segment.pad_columns()
         if due:
+            segment.set_due(start, size, due)
             heappush(state.schedule, (due, place, item, size))
             state.scheduled += size
         else:
@@ -193,6 +194,8 @@ def _join_lanes(state: PartitionState, segment: Segment, place: int, item: int, 
             continue
         lane = state.lanes.get(key)
         if lane is None:
+            if state.capture is not None:
+                state.capture.before_lane(key)
             state.lanes[key] = lanes.Lane(head=number)
             state.line.append(place + offset, number, 1)
             state.note_expiry(segment, number - segment.first, 1)
@@ -237,6 +240,9 @@ def _add_attributes(
     if attributes.source_id is not None:
         for offset, value in enumerate(_slice(attributes.source_id, done, size)):
             if isinstance(value, str):
+                earlier = state.sources.get(value)
+                if earlier is not None:
+                    state.write(earlier)
                 state.sources[value] = item + offset
     if attributes.dedupe_key is not None:
         _remember_dedupe(state, _slice(attributes.dedupe_key, done, size), item)
@@ -380,6 +386,8 @@ def _reserved(state: PartitionState, event: ev.ItemsReserved) -> None:
 
 def _extended(state: PartitionState, event: ev.ReservationExtended) -> None:
     reservation = state.reservations[event.reservation]
+    if state.capture is not None:
+        state.capture.before_reservation(reservation)
     state.deadline_sum += (event.deadline - reservation.deadline) * reservation.left
     reservation.deadline = event.deadline
     reservation.run_until = event.run_until
@@ -388,7 +396,10 @@ def _extended(state: PartitionState, event: ev.ReservationExtended) -> None:
 
 def _session_resumed(state: PartitionState, event: ev.SessionResumed) -> None:
     for number in state.by_session.get(event.session, {}):
-        state.reservations[number].generation = event.generation
+        reservation = state.reservations[number]
+        if state.capture is not None:
+            state.capture.before_reservation(reservation)
+        reservation.generation = event.generation
 
 
 # --- settling -------------------------------------------------------------------------------------
@@ -417,6 +428,7 @@ def _go_back(state: PartitionState, runs: Iterable[Run], due: Instant, *, counte
     attempts = state.attempts
     for _, item, count in runs:
         if counted:
+            state.write(item)
             for number in range(item, item + count):
                 attempts[number] = attempts.get(number, 0) + 1
         if state.lanes:
@@ -462,6 +474,7 @@ def _ended(state: PartitionState, event: ev.ReservationEnded) -> None:
 def _died(state: PartitionState, event: ev.ItemsDied) -> None:
     attempts = state.attempts
     for _, item, count in state.take_back(event.reservation, event.ranges, DEAD_VERBS[event.verb]):
+        state.write(item)
         for number in range(item, item + count):
             attempts[number] = attempts.get(number, 0) + 1
         _settle_for_good(state, item, count)
@@ -473,9 +486,7 @@ def bury(state: PartitionState, item: int, count: int, reason: str) -> None:
     segment = state.write(item)
     start = item - segment.first
     segment.states[start : start + count] = FILL[DEAD][count]
-    death = (reason, int(state.now))
-    for number in range(item, item + count):
-        state.dead[number] = death
+    state.note_death(item, count, reason)
     target = state.policy.dead_target
     if target is not None:
         _leave(state, target, item, count)
@@ -551,6 +562,7 @@ def _cleared(state: PartitionState, event: ev.ItemsCleared) -> None:
 
 
 def _remove(state: PartitionState, item: int, count: int) -> None:
+    state.write(item)
     for number in range(item, item + count):
         state.dead.pop(number, None)
     state.finish(item, count)
@@ -560,6 +572,9 @@ def _remove(state: PartitionState, item: int, count: int) -> None:
 def _clear_ready(state: PartitionState) -> None:
     behind = [item for lane in state.lanes.values() for item in (*(i for i, _ in lane.front), *lane.waiting)]
     runs = state.line.clear()
+    if state.capture is not None:
+        for key in state.lanes:
+            state.capture.before_lane(key)
     for lane in state.lanes.values():
         if lane.head and state.state_of(lane.head) == READY:
             lane.head = 0
@@ -633,9 +648,9 @@ def find_reserved(state: PartitionState, place: int) -> tuple[Reservation, int] 
 def _redriven(state: PartitionState, event: ev.ItemsRedriven) -> None:
     for item, count in event.runs:
         for number in range(item, item + count):
+            segment = state.write(number)
             check(state.dead.pop(number, None) is not None, "redrove an item that is not dead")
             state.attempts.pop(number, None)
-            segment = state.write(number)
             if segment.expires is not None:
                 segment.expires[number - segment.first] = 0
             state.age_sum += segment.produced[number - segment.first]
@@ -655,7 +670,7 @@ def _sent_back(state: PartitionState, event: ev.ItemsSentBack) -> None:
                     "sent an item back that somebody has",
                 )
                 _remove_waiting(state, number)
-                state.dead[number] = (SENT_BACK, int(state.now))
+                state.note_death(number, 1, SENT_BACK)
             check(number not in state.leaving, "sent an item back that is leaving")
             state.homeward[number] = None
         _leave(state, event.target, item, count)
@@ -663,14 +678,17 @@ def _sent_back(state: PartitionState, event: ev.ItemsSentBack) -> None:
 
 def _moved(state: PartitionState, event: ev.ItemsMoved) -> None:
     channel = state.outbound[event.target]
-    for number in _out_of_channel(state, channel, event.runs):
+    for number in _out_of_channel(state, event.target, event.runs):
         channel.first_move += 1
         _remove(state, number, 1)
     check(channel.first_move == event.last_move + 1, "moved items out of number")
 
 
-def _out_of_channel(state: PartitionState, channel: Outbound, runs: ev.Runs) -> Iterator[int]:
+def _out_of_channel(state: PartitionState, target: int, runs: ev.Runs) -> Iterator[int]:
     """The next items of the channel, which must be these, as they come out of it."""
+    if state.capture is not None:
+        state.capture.before_moved(target, sum(count for _, count in runs))
+    channel = state.outbound[target]
     for item, count in runs:
         for number in range(item, item + count):
             check(channel.items and channel.items[0] == number, "moved items out of order")
@@ -681,7 +699,7 @@ def _out_of_channel(state: PartitionState, channel: Outbound, runs: ev.Runs) -> 
 
 
 def _moves_given_up(state: PartitionState, event: ev.MovesGivenUp) -> None:
-    for _ in _out_of_channel(state, state.outbound[event.target], event.runs):
+    for _ in _out_of_channel(state, event.target, event.runs):
         pass
 
 

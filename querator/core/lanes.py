@@ -31,6 +31,11 @@ class Lane:
     waiting: deque[int] = attrs.Factory(deque)
 
 
+def _before_change(state: "PartitionState", key: str) -> None:
+    if state.capture is not None:
+        state.capture.before_lane(key)
+
+
 def _set_behind(state: "PartitionState", item: int) -> None:
     segment = state.write(item)
     start = item - segment.first
@@ -41,6 +46,7 @@ def _set_behind(state: "PartitionState", item: int) -> None:
 
 def arrive(state: "PartitionState", key: str, item: int) -> None:
     """A ready item of ``key`` joins its lane; the caller has counted its age."""
+    _before_change(state, key)
     lane = state.lanes.get(key)
     if lane is None:
         state.lanes[key] = Lane(head=item)
@@ -55,6 +61,7 @@ def arrive(state: "PartitionState", key: str, item: int) -> None:
 
 def hold_head(state: "PartitionState", key: str) -> None:
     """The lane's head was taken from the line into a reservation."""
+    _before_change(state, key)
     lane = state.lanes[key]
     lane.head = 0
     lane.held = 1
@@ -67,6 +74,7 @@ def hold_next(state: "PartitionState", key: str, last: int) -> int:
     item = peek_next(state, key, 0, state.now)
     if not item:
         return 0
+    _before_change(state, key)
     lane = state.lanes[key]
     if lane.ranks is None:
         lane.ranks = {last: 0}
@@ -97,6 +105,7 @@ def peek_next(state: "PartitionState", key: str, skip: int, now: int) -> int:
 
 def come_back(state: "PartitionState", key: str, item: int, due: int) -> None:
     """A held item goes back to the front of its lane, to be tried again not before ``due``."""
+    _before_change(state, key)
     lane = state.lanes[key]
     lane.held -= 1
     front = lane.front
@@ -115,6 +124,7 @@ def come_back(state: "PartitionState", key: str, item: int, due: int) -> None:
 
 def let_go(state: "PartitionState", key: str, count: int) -> None:
     """Held items of the lane are settled for good."""
+    _before_change(state, key)
     lane = state.lanes[key]
     lane.held -= count
     advance(state, key, lane)
@@ -125,6 +135,7 @@ def leave(state: "PartitionState", key: str, item: int) -> None:
     lane = state.lanes.get(key)
     if lane is None:
         return
+    _before_change(state, key)
     if lane.head == item:
         lane.head = 0
         advance(state, key, lane)

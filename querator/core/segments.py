@@ -34,6 +34,7 @@ class Segment:
     __slots__ = (
         "carried",
         "columns",
+        "due",
         "expires",
         "expiry_queued",
         "first",
@@ -61,6 +62,9 @@ class Segment:
         self.produced: array[int] = array("q")
         self.expires: array[int] | None = None
         """Absent while no item here expires."""
+        self.due: array[int] | None = None
+        """Of items that are scheduled: when they are due. Absent while none ever was; it may be shorter than
+        the segment."""
         self.expiry_queued = 0
         """The earliest moment this segment stands for in the calendar of expiries; 0: none. Derived."""
         self.columns: dict[str, list[object]] | None = None
@@ -132,6 +136,15 @@ class Segment:
         if self.expires is None:
             self.expires = array("q", bytes(8 * start))
         self.expires.extend(array("q", (expires_at,)) * count)
+
+    def set_due(self, start: int, count: int, due_at: int) -> None:
+        """``count`` items from offset ``start`` on are scheduled for then."""
+        due = self.due
+        if due is None:
+            due = self.due = array("q")
+        if len(due) < start:
+            due.extend(array("q", bytes(8 * (start - len(due)))))
+        due[start : start + count] = array("q", (due_at,)) * count
 
     def set_column(self, name: str, start: int, values: Sequence[object]) -> None:
         """Write ``values`` from offset ``start`` on (which is the end of the segment as it was)."""

@@ -15,6 +15,7 @@ _BLOCK: Final = 1 << _BLOCK_BITS
 _BLOCKS_MAX: Final = SETTLED_RESERVATIONS_MAX >> _BLOCK_BITS
 MIXED: Final = 7
 
+_NO_MARKS: Final[dict[int, bytes]] = {}
 _ZERO_COUNTS: Final = array("H", bytes(2 * _BLOCK))
 
 
@@ -25,7 +26,8 @@ class SettledMemory:
 
     def __init__(self) -> None:
         self.blocks: dict[int, tuple[bytearray, array[int]]] = {}
-        self.mixed: dict[int, bytes] = {}
+        self.mixed: dict[int, dict[int, bytes]] = {}
+        """By block: the verbs of those whose items were settled by different ones. Only ever added to."""
         self.floor = 0
         """Of lower numbers nothing is remembered any more."""
 
@@ -46,14 +48,17 @@ class SettledMemory:
             self.remember(reservation, first, len(marks))
             return
         self.remember(reservation, MIXED, len(marks))
-        self.mixed[reservation] = bytes(marks)
+        self.mixed.setdefault(reservation >> _BLOCK_BITS, {})[reservation] = bytes(marks)
+
+    def marks_of(self, reservation: int) -> bytes:
+        """The verb of each item of a reservation that is MIXED."""
+        return self.mixed.get(reservation >> _BLOCK_BITS, _NO_MARKS).get(reservation, b"")
 
     def _open(self, number: int) -> tuple[bytearray, "array[int]"]:
         if len(self.blocks) >= _BLOCKS_MAX:
             oldest = min(self.blocks)
             del self.blocks[oldest]
-            for reservation in [r for r in self.mixed if r >> _BLOCK_BITS == oldest]:
-                del self.mixed[reservation]
+            self.mixed.pop(oldest, None)
         block = (bytearray(_BLOCK), array("H", _ZERO_COUNTS))
         self.blocks[number] = block
         self.restored()
@@ -64,7 +69,7 @@ class SettledMemory:
         self.floor = min(self.blocks) << _BLOCK_BITS if len(self.blocks) >= _BLOCKS_MAX else 0
 
     def look(self, reservation: int) -> tuple[int, int]:
-        """(verb, count); verb 0 when nothing is remembered, MIXED when ``mixed`` has the marks."""
+        """(verb, count); verb 0 when nothing is remembered, MIXED: ``marks_of`` has the marks."""
         block = self.blocks.get(reservation >> _BLOCK_BITS)
         if block is None:
             return 0, 0

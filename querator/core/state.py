@@ -90,6 +90,23 @@ class Reservation:
         self.holder: Holder | None = None
         """Volatile: the window this reservation counts in."""
 
+    def copied(self) -> "Reservation":
+        """As it is now, without its holder."""
+        copy = Reservation(
+            self.number,
+            self.nonce,
+            self.session,
+            self.generation,
+            self.runs,
+            self.count,
+            self.reserved_at,
+            self.deadline,
+            self.run_until,
+        )
+        copy.left = self.left
+        copy.marks = None if self.marks is None else bytearray(self.marks)
+        return copy
+
     @property
     def ends_at(self) -> int:
         """When the fold's calendar ends it: a held one lives on its session, up to ``run_until``."""
@@ -152,12 +169,26 @@ ScheduledRun: TypeAlias = "tuple[int, int, int, int]"
 """(due at, first place, first item, count)."""
 
 
+Death: TypeAlias = "tuple[str, int, int]"
+"""(reason, when, its place in the order of deaths, which successive items of a segment may share)."""
+
+
 class Capture(Protocol):
-    """A snapshot being made: it must see a segment, or a block of dedupe keys, before that changes."""
+    """A snapshot being made: it must see before it changes a segment (with what is kept of its items
+    elsewhere: attempts, places, deaths, source ids), a block of dedupe keys, a reservation, a lane (also one
+    that is not there yet), a producer that is remembered, and what leaves an outbound channel."""
 
     def before_write(self, segment: Segment) -> None: ...
 
     def before_dedupe(self, block: DedupeBlock) -> None: ...
+
+    def before_reservation(self, reservation: Reservation) -> None: ...
+
+    def before_lane(self, key: str) -> None: ...
+
+    def before_producer(self, name: str) -> None: ...
+
+    def before_moved(self, target: int, count: int) -> None: ...
 
 
 class PartitionState:
@@ -174,6 +205,7 @@ class PartitionState:
         "completed",
         "dead",
         "deadline_sum",
+        "deaths",
         "dedupe",
         "dedupe_floor",
         "dedupe_order",
@@ -248,8 +280,8 @@ class PartitionState:
         """Finished attempts, of items that have any."""
         self.moved: dict[int, int] = {}
         """The place of items that entered the queue again."""
-        self.dead: dict[int, tuple[str, int]] = {}
-        """(reason, when), in order of death."""
+        self.dead: dict[int, Death] = {}
+        """In order of death."""
         self.outbound: dict[int, Outbound] = {}
         self.homeward: dict[int, None] = {}
         """Of the items on their way to another partition, those that go back to where they came from."""
@@ -282,6 +314,8 @@ class PartitionState:
         self.place_index: PlaceIndex | None = None
         self.leaving: dict[int, None] = {}
         """The items of all outbound channels."""
+        self.deaths = 0
+        """The highest place in the order of deaths that was given."""
         self.age_sum = 0
         """Sum of produced_at over ready and reserved items."""
         self.deadline_sum = 0
@@ -367,10 +401,10 @@ class PartitionState:
         """Items of one segment go to the tail of the line with new places."""
         place = self.next_place
         self.next_place = place + count
+        segment = self.write(item)
         moved = self.moved
         for offset in range(count):
             moved[item + offset] = place + offset
-        segment = self.write(item)
         start = item - segment.first
         segment.states[start : start + count] = FILL[READY][count]
         self.line.append(place, item, count)
@@ -380,12 +414,13 @@ class PartitionState:
         """Items of one segment wait for ``due``, with new places."""
         place = self.next_place
         self.next_place = place + count
+        segment = self.write(item)
         moved = self.moved
         for offset in range(count):
             moved[item + offset] = place + offset
-        segment = self.write(item)
         start = item - segment.first
         segment.states[start : start + count] = FILL[SCHEDULED][count]
+        segment.set_due(start, count, due)
         heappush(self.schedule, (due, place, item, count))
         self.scheduled += count
 
@@ -458,6 +493,8 @@ class PartitionState:
         reservation = self.reservations.get(number)
         if reservation is None:
             violated("settled a reservation that is not there")
+        if self.capture is not None:
+            self.capture.before_reservation(reservation)
         marks = reservation.marks
         runs: Sequence[Run]
         if ranges is None and marks is None:
@@ -490,6 +527,13 @@ class PartitionState:
             self.settled.remember_mixed(reservation.number, marks)
         return taken
 
+    def note_death(self, item: int, count: int, reason: str) -> None:
+        """Items of one segment, which was written to, are dead."""
+        self.deaths += 1
+        death = (reason, int(self.now), self.deaths)
+        for number in range(item, item + count):
+            self.dead[number] = death
+
     def leave_waiting(self, item: int, count: int) -> None:
         """Items of one segment, all in one waiting state and run, leave line, lane or schedule."""
         segment = self.segments[item >> SEGMENT_BITS]
@@ -512,7 +556,9 @@ class PartitionState:
     def remember_producer(
         self, name: str, sequence: int, first: int, count: int, duplicates: tuple[tuple[int, int], ...]
     ) -> None:
-        producers = self.producers
+        producers, capture = self.producers, self.capture
+        if capture is not None:
+            capture.before_producer(name)
         producer = producers.get(name)
         if producer is None:
             producer = producers[name] = Producer()
@@ -532,7 +578,9 @@ class PartitionState:
                 and producers[oldest_name].last_at >= self.now - PRODUCER_RETENTION
             ):
                 break
-            producers.popitem(last=False)
+            if capture is not None:
+                capture.before_producer(oldest_name)
+            del producers[oldest_name]
 
 
 class PlaceIndex:

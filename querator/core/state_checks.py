@@ -229,7 +229,7 @@ def _ascending(lane: Lane) -> bool:
 def _check_dead(state: PartitionState) -> None:
     check(sorted(state.dead) == _items(state, DEAD), "the dead are other items than those in state dead")
     last = 0
-    for _, at in state.dead.values():
+    for _, at, _ in state.dead.values():
         check(at >= last, "the dead are out of order")
         last = at
     leaving = [item for channel in state.outbound.values() for item in channel.items]

@@ -24,7 +24,8 @@ import msgspec
 
 from querator.core.ids import PartitionId, Position
 from querator.core.limits import CAPTURE_FRAME_BYTES_MAX
-from querator.core.snapshot import SnapshotUnreadable, load
+from querator.core.loading import load
+from querator.core.snapshot import SnapshotUnreadable
 from querator.core.state import PartitionState
 from querator.errors import LogError
 from querator.log.codec import PayloadBlock, checksum

@@ -16,9 +16,10 @@ from querator.actors.refold import MISFITS, evolve_in_turn, misfit, recorded_eve
 from querator.core import events as ev
 from querator.core.ids import CATALOG_PARTITION, Instant, PartitionId, Position
 from querator.core.invariants import InvariantViolation, check
-from querator.core.snapshot import SnapshotUnreadable, encode_head, state_hash
+from querator.core.snapshot import SnapshotUnreadable, encode_head
 from querator.core.state import PartitionState
 from querator.core.state_checks import check_state, check_state_fully
+from querator.core.state_hash import state_hash
 from querator.errors import CorruptRecord
 from querator.log.codec import (
     GENESIS,

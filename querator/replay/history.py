@@ -8,12 +8,13 @@ import attrs
 import msgspec
 
 from querator.core import events as ev
+from querator.core.capture import Capture
 from querator.core.catalog import decode
 from querator.core.catalog.documents import QueueChanged, QueueCreated
 from querator.core.catalog.snapshot import decode_catalog
 from querator.core.ids import CATALOG_PARTITION, Instant, PartitionId, Position
 from querator.core.invariants import InvariantViolation, check
-from querator.core.snapshot import Capture, SnapshotUnreadable
+from querator.core.snapshot import SnapshotUnreadable
 from querator.core.state import PartitionState
 from querator.errors import CorruptRecord, HistoryDropped, StoreCorrupt
 from querator.log.codec import decode_columns, name_of

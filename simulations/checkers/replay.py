@@ -11,8 +11,8 @@ from querator.actors.verification import verify_partition
 from querator.core.evolve import fold
 from querator.core.ids import PartitionId, Position
 from querator.core.invariants import InvariantViolation
-from querator.core.snapshot import state_hash
 from querator.core.state import PartitionState
+from querator.core.state_hash import state_hash
 from querator.log.codec import decode_events
 from querator.log.store import LogStore
 from querator.replay.fold import PartitionReplay

@@ -16,8 +16,9 @@ from querator.core import events as ev
 from querator.core.commands import Verb
 from querator.core.evolve import INCARNATION_BITS
 from querator.core.ids import Instant, PartitionId, Position, QueueName, ReservationNumber
+from querator.core.loading import load
 from querator.core.segments import SEGMENT_BITS
-from querator.core.snapshot import encode_head, load
+from querator.core.snapshot import encode_head
 from querator.env import Env
 from querator.env.virtual import virtual_env
 from querator.errors import DataLossSuspected, LogUnavailable

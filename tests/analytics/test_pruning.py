@@ -18,7 +18,7 @@ from querator.analytics.pruning import BucketStart, buckets_to_keep
 from querator.core import limits
 from querator.core.ids import HOUR, Duration, Instant, ItemNumber, PartitionId, Position
 from querator.core.replies import Code, Rejected
-from querator.core.snapshot import state_hash
+from querator.core.state_hash import state_hash
 from querator.env.real import real_env
 from querator.errors import HistoryDropped, StoreCorrupt
 from querator.log.memory import MemoryLog

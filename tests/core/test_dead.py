@@ -275,7 +275,7 @@ def test_moves_to_a_queue_that_is_gone_are_given_up_and_the_items_stay_dead_here
     driver.do(cmd.ConfirmMoves(SOURCE, 1))
     assert driver.do(cmd.GiveUpMoves(SOURCE)) == rep.Done(2)
     assert driver.do(cmd.GiveUpMoves(SOURCE)) == rep.Done(0)
-    assert [reason for reason, _ in driver.state.dead.values()] == ["sent_back"] * 2
+    assert [reason for reason, _, _ in driver.state.dead.values()] == ["sent_back"] * 2
     assert not driver.state.leaving
     assert not driver.state.homeward
     assert driver.do(cmd.Redrive(reason="sent_back")) == rep.Done(2)

@@ -105,7 +105,7 @@ def test_waiting_items_expire_strictly_after_their_time_to_live() -> None:
     driver.pass_time(SECOND)
     assert driver.waiting_items() == [1]
     driver.pass_time(1)
-    assert driver.state.dead == {1: ("expired", driver.now)}
+    assert driver.state.dead == {1: ("expired", driver.now, 1)}
 
 
 def test_reserved_items_do_not_expire_while_they_are_reserved() -> None:

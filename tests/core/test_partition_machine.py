@@ -15,21 +15,24 @@ from hypothesis import event as note
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from querator.core import capture as capture_module
 from querator.core import commands as cmd
 from querator.core import dedupe as dedupe_module
 from querator.core import events as ev
 from querator.core import replies as rep
-from querator.core import snapshot as snapshot_module
 from querator.core import state as state_module
+from querator.core.capture import Capture
 from querator.core.commands import Listing, Verb
 from querator.core.evolve import fold
 from querator.core.ids import Duration, Instant, PartitionId, Place, ReservationNumber
+from querator.core.loading import load
 from querator.core.policy import Backoff, Ordering, Policy
 from querator.core.replies import Rejected
 from querator.core.segments import STATE_NAMES
-from querator.core.snapshot import Capture, ChunkRef, load, state_hash
+from querator.core.snapshot import ChunkRef
 from querator.core.state import PartitionState
 from querator.core.state_checks import check_demand, check_state_fully
+from querator.core.state_hash import state_hash
 from tests.conftest import PROFILE
 from tests.core.driver import PARTITION, Driver, bare, expired_in, numbers_of
 from tests.core.model import Held, Item, Model, Waiter, Window
@@ -96,7 +99,9 @@ class PartitionMachine(RuleBasedStateMachine):
         self.patch.setattr(state_module, "PRODUCER_RESULTS_MAX", RESULTS_MAX)
         self.patch.setattr(state_module, "PRODUCERS_MAX", PRODUCERS_MAX)
         self.patch.setattr(dedupe_module, "BLOCK_KEYS", 2)
-        self.patch.setattr(snapshot_module, "SCHEDULE_ENTRIES", 2)
+        self.patch.setattr(capture_module, "PART_ENTRIES", 2)
+        self.patch.setattr(capture_module, "PRODUCERS_PER_CHUNK", 1)
+        self.patch.setattr(capture_module, "RESERVATIONS_PER_CHUNK", 1)
         self.driver = Driver()
         self.model = Model(PARTITION, results_max=RESULTS_MAX, producers_max=PRODUCERS_MAX)
         self.model.nonce = self.driver.state.nonce

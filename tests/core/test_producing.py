@@ -20,8 +20,8 @@ from querator.core.limits import (
 )
 from querator.core.policy import Policy
 from querator.core.replies import Code
-from querator.core.snapshot import state_hash
 from querator.core.state_checks import check_state_fully
+from querator.core.state_hash import state_hash
 from tests.core.driver import START, Driver
 
 SECOND = 1_000_000

@@ -21,7 +21,8 @@ def test_different_verbs_keep_a_byte_an_item() -> None:
     memory = SettledMemory()
     memory.remember_mixed(5, bytearray((1, 2, 1)))
     assert memory.look(5) == (MIXED, 3)
-    assert memory.mixed[5] == bytes((1, 2, 1))
+    assert memory.marks_of(5) == bytes((1, 2, 1))
+    assert memory.marks_of(6) == b""
 
 
 def test_parts_by_the_same_verb_are_not_mixed() -> None:

@@ -10,7 +10,7 @@ from querator.core.ids import Duration, Instant
 from querator.core.limits import BATCH_ITEMS_MAX, SEGMENT_ITEMS
 from querator.core.policy import Backoff, Policy
 from querator.core.replies import Code
-from querator.core.snapshot import state_hash
+from querator.core.state_hash import state_hash
 from tests.core.driver import START, Driver, numbers_of, places
 
 SECOND = 1_000_000
@@ -101,7 +101,7 @@ def test_a_dead_item_says_why() -> None:
     driver, held = make(2)
     driver.settle(Verb.DEAD, held, ((0, 1),), reason="poison")
     driver.settle(Verb.DEAD, held, ((1, 1),))
-    assert driver.state.dead == {1: ("poison", START), 2: ("dead", START)}
+    assert driver.state.dead == {1: ("poison", START, 1), 2: ("dead", START, 2)}
 
 
 def test_an_item_is_dead_when_its_last_attempt_fails() -> None:
@@ -111,13 +111,13 @@ def test_an_item_is_dead_when_its_last_attempt_fails() -> None:
     held = driver.take()
     assert held.attempts == [2]
     driver.settle(Verb.RETRY, held)
-    assert driver.state.dead == {1: ("attempts_exhausted", START)}
+    assert driver.state.dead == {1: ("attempts_exhausted", START, 1)}
 
 
 def test_an_item_is_dead_when_its_last_reservation_ends_by_itself() -> None:
     driver, _ = make(1, attempts_max=1)
     driver.pass_time(60 * SECOND + 1)
-    assert driver.state.dead == {1: ("attempts_exhausted", driver.now)}
+    assert driver.state.dead == {1: ("attempts_exhausted", driver.now, 1)}
 
 
 def test_the_last_attempt_can_be_released_and_tried_again() -> None:

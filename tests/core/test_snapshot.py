@@ -1,38 +1,53 @@
 """Snapshots: a state as bytes and back, while it goes on changing."""
 
+import gzip
+import json
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from querator.core import capture as captures
 from querator.core import commands as cmd
 from querator.core import dedupe
 from querator.core import events as ev
-from querator.core import snapshot as snapshots
+from querator.core import loading as loadings
+from querator.core.capture import Capture
 from querator.core.commands import Verb
 from querator.core.evolve import fold
 from querator.core.ids import Duration, Instant, PartitionId, Place
 from querator.core.invariants import InvariantViolation
+from querator.core.loading import load
+from querator.core.packing import unpack
 from querator.core.place_ids import encode_place
 from querator.core.policy import Backoff, Ordering, Policy
 from querator.core.snapshot import (
-    Capture,
+    ATTEMPTS_MARK,
+    DEAD_MARK,
+    DEDUPE_MARK,
+    FIRST,
+    PLACES_MARK,
+    RESERVATIONS_MARK,
     ChunkRef,
     SnapshotUnreadable,
     decode_segment,
     encode_dedupe,
     encode_head,
     encode_segment,
-    load,
-    state_hash,
 )
 from querator.core.state import PartitionState
 from querator.core.state_checks import check_state_fully
+from querator.core.state_hash import state_hash
 from tests.core.driver import PARTITION, START, Driver, bare
 
 SECOND = 1_000_000
+OLDER = json.loads(
+    gzip.decompress((Path(__file__).parent.parent / "golden/snapshots/v1.json.gz").read_bytes())
+)
+OLD_MARKS = (DEAD_MARK, ATTEMPTS_MARK, PLACES_MARK)
 
 
 def snapshot(state: PartitionState) -> tuple[bytes, list[bytes]]:
@@ -226,13 +241,15 @@ def test_an_untouched_segment_keeps_its_chunk() -> None:
     second = Capture(driver.state, first.chunks, first.position)
     while not second.step(10):
         pass
-    assert dict(second.chunks) == {
-        0: second.position,
-        1: first.position,
-        2: first.position,
-        3: second.position,
-    }
-    assert list(second.fresh) == [(0, second.position), (3, second.position)]
+    reserved = (FIRST[RESERVATIONS_MARK], second.position)
+    assert second.chunks == (
+        (0, second.position),
+        (1, first.position),
+        (2, first.position),
+        (3, second.position),
+        reserved,
+    )
+    assert list(second.fresh) == [(0, second.position), (3, second.position), reserved]
     stored: dict[ChunkRef, bytes] = {**first.fresh, **second.fresh}
     again = load(PARTITION, second.head, [stored[chunk] for chunk in second.chunks])
     assert state_hash(again) == state_hash(driver.state)
@@ -324,30 +341,6 @@ def test_a_block_of_dedupe_keys_has_so_many() -> None:
     assert [block.keys for block in driver.state.dedupe_order.blocks] == [5_000, 4_000]
 
 
-@pytest.mark.parametrize("entries", [snapshots.SCHEDULE_ENTRIES, snapshots.SCHEDULE_ENTRIES + 1])
-def test_a_long_schedule_is_captured_as_it_was_in_chunks_of_its_own(entries: int) -> None:
-    """SCHEDULE_ENTRIES; some become due while it is captured."""
-    driver = Driver()
-    for start in range(0, entries, 1_000):
-        count = min(1_000, entries - start)
-        due_at = [Instant(START + SECOND + (7 * number) % 5_003) for number in range(start, start + count)]
-        driver.produce(*[b"x"] * count, due_at=due_at)
-    driver.seal()
-    assert len(driver.state.schedule) == entries
-    wanted = state_hash(driver.state)
-    capture = Capture(driver.state)
-    driver.seal()
-    driver.pass_time(SECOND + 2_000)
-    assert len(driver.state.schedule) < entries
-    finished(capture)
-    assert sum(number < -(1 << 62) for number, _ in capture.chunks) == (
-        0 if entries == snapshots.SCHEDULE_ENTRIES else 2
-    )
-    again = load(PARTITION, capture.head, [capture.fresh[chunk] for chunk in capture.chunks])
-    assert state_hash(again) == wanted
-    check_state_fully(again)
-
-
 def settle_next(driver: Driver, verb: Verb, count: int) -> None:
     """The next items in line."""
     shown = driver.reserve(count)
@@ -355,45 +348,165 @@ def settle_next(driver: Driver, verb: Verb, count: int) -> None:
     driver.settle(verb, shown, reason="why")
 
 
-@pytest.mark.parametrize("over", [0, 1])
-def test_many_dead_and_many_released_items_are_captured_as_they_were_in_chunks_of_their_own(
-    over: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SCHEDULE_ENTRIES of dead items, of attempts and of new places; all change while they are captured."""
-    monkeypatch.setattr(snapshots, "SCHEDULE_ENTRIES", 30)
-    count = 30 + over
-    driver = Driver()
-    driver.produce(*[b"x"] * 3 * count)
+PART = 30
+"""Of tests that make parts small."""
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (captures, loadings):
+        monkeypatch.setattr(module, "PART_ENTRIES", PART)
+    monkeypatch.setattr(captures, "PRODUCERS_PER_CHUNK", PART)
+    monkeypatch.setattr(captures, "RESERVATIONS_PER_CHUNK", PART)
+    monkeypatch.setattr(captures, "SETTLED_PER_CHUNK", 1)
+    monkeypatch.setattr(loadings, "_SHELF_BITS", 4)
+
+
+def full_of_everything(driver: Driver, count: int, name: str) -> None:
+    """``count`` of all that a partition can have many of."""
+    last = driver.state.inbound.get(3, 0)
+    driver.do(cmd.Receive(PartitionId(3), last + 1, [b"m"] * count, ev.Attributes()))
+    driver.do(cmd.SendBack(items_max=count))
+    driver.produce(*[b"x"] * 7 * count)
     settle_next(driver, Verb.DEAD, count)
+    settle_next(driver, Verb.RETRY, count)
     settle_next(driver, Verb.RELEASE, count)
+    for index in range(count):
+        shown = driver.take(3, f"{name}{index % 7}", held=index % 2 == 0)
+        driver.settle(Verb.COMPLETE, shown, ((0, 1),))
+        if index % 2:
+            driver.settle(Verb.RETRY, shown, ((1, 2),))
+    driver.produce(*[b"x"] * count, due_at=[Instant(driver.now + SECOND + n * 7 % 5) for n in range(count)])
+    for index in range(count):
+        driver.produce(b"x", producer=f"{name}{index}", sequence=1)
+        driver.do(
+            cmd.Import(
+                [cmd.ImportedItem(b"i", ev.Attributes(source_id=f"{name}{index}", attempts=index % 3))]
+            )
+        )
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("meanwhile", ["nothing", "much"])
+@pytest.mark.parametrize("target", [None, PartitionId(9)])
+def test_all_that_can_be_long_is_captured_as_it_was(target: PartitionId | None, meanwhile: str) -> None:
+    """However much of it changes between two steps, and however many steps it takes."""
+    driver = Driver(Policy(version=1, dead_target=target))
+    full_of_everything(driver, 3 * PART + 1, "a")
     driver.seal()
-    state = driver.state
-    assert [len(state.dead), len(state.attempts), len(state.moved)] == [count, count, count]
-    wanted = state_hash(state)
-    capture = Capture(state)
+    wanted = state_hash(driver.state)
+    capture = Capture(driver.state)
     driver.seal()
-    settle_next(driver, Verb.DEAD, 2 * count)
-    assert len(state.dead) == 3 * count
-    finished(capture)
-    of_their_own = [number for number, _ in capture.chunks if number < -(1 << 62)]
-    assert len(of_their_own) == (6 if over else 0)
+    steps = 0
+    while not capture.step(1):
+        steps += 1
+        if meanwhile == "nothing":
+            continue
+        if steps % 5 == 0:
+            driver.pass_time(SECOND // 3)
+            for where, channel in list(driver.state.outbound.items()):
+                driver.do(cmd.ConfirmMoves(PartitionId(where), channel.first_move + 2))
+            full_of_everything(driver, 2, f"b{steps}-")
+            # What came before the capture changes as well: producers, source ids, reservations.
+            driver.produce(b"x", producer=f"a{steps}", sequence=2)
+            driver.do(cmd.Redrive(items_max=1))
+            for number in list(driver.state.reservations)[:3]:
+                held = driver.state.reservations[number]
+                driver.do(cmd.Settle(Verb.EXTEND, held.number, held.nonce, timeout=Duration(99 * SECOND)))
+                driver.do(cmd.Settle(Verb.COMPLETE, held.number, held.nonce, (held.open_ranges()[0],)))
+            driver.seal()
     again = load(PARTITION, capture.head, [capture.fresh[chunk] for chunk in capture.chunks])
     assert state_hash(again) == wanted
     check_state_fully(again)
 
 
-def test_what_is_no_chunk_of_dead_items_is_no_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots, "SCHEDULE_ENTRIES", 3)
-    driver = Driver()
-    driver.produce(*[b"x"] * 4)
-    settle_next(driver, Verb.DEAD, 4)
+@pytest.mark.usefixtures("small_parts")
+def test_no_step_is_in_proportion_to_the_state() -> None:
+    """PART_ENTRIES: twice as much of everything is twice as many chunks, none longer; the head stays."""
+    heads: list[int] = []
+    counts: list[int] = []
+    for times in (4, 8):
+        driver = Driver(Policy(version=1, dead_target=PartitionId(9)))
+        full_of_everything(driver, times * PART, "a")
+        driver.seal()
+        capture = finished(Capture(driver.state))
+        parts = [chunk for chunk in capture.chunks if chunk[0] < -(1 << 62)]
+        assert max(len(capture.fresh[chunk]) for chunk in parts if chunk[0] > -(10 << 59)) < 16_000
+        assert max(len(capture.fresh[chunk]) for chunk in parts if chunk[0] < -(10 << 59)) < 100 * PART
+        heads.append(len(capture.head))
+        counts.append(len(parts))
+    assert heads[1] < heads[0] + 32
+    assert counts[1] > 1.8 * counts[0] - 2
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("meanwhile", ["nothing", "much"])
+def test_lanes_are_captured_as_they_were(meanwhile: str) -> None:
+    """Many keys, one of them with many items; some lanes come and go meanwhile."""
+    driver = Driver(Policy(version=1, ordering=Ordering.KEY, backoff=Backoff(Duration(SECOND))))
+    driver.produce(*[b"x"] * 3 * PART, key=[f"k{index}" for index in range(3 * PART)])
+    driver.produce(*[b"x"] * 5 * PART, key=["k1"] * 5 * PART)
+    driver.settle(Verb.RETRY, driver.take(9), ((3, 4),))
+    driver.seal()
+    wanted = state_hash(driver.state)
+    capture = Capture(driver.state)
+    driver.seal()
+    steps = 0
+    while not capture.step(1):
+        steps += 1
+        if meanwhile == "much" and steps % 2:
+            driver.settle(Verb.COMPLETE, driver.take(4))
+            driver.settle(Verb.RETRY, driver.take(3))
+            driver.produce(b"y", b"z", key=[f"n{steps}", "k1"])
+            driver.pass_time(SECOND // 2)
+    again = load(PARTITION, capture.head, [capture.fresh[chunk] for chunk in capture.chunks])
+    assert state_hash(again) == wanted
+    check_state_fully(again)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("mark", [mark for mark in loadings._LOADERS if mark not in OLD_MARKS])
+def test_a_chunk_that_was_cut_off_is_no_snapshot(mark: bytes) -> None:
+    driver = Driver(Policy(version=1, ordering=Ordering.KEY, dead_target=PartitionId(9)))
+    driver.produce(*[b"x"] * 3 * PART, key=["k"] * 3 * PART, producer="p", sequence=1)
+    driver.settle(Verb.DEAD, driver.take(5))
+    driver.take(2)
     driver.seal()
     capture = finished(Capture(driver.state))
     chunks = [capture.fresh[chunk] for chunk in capture.chunks]
-    (index,) = [index for index, chunk in enumerate(chunks) if chunk.startswith(snapshots._DEAD_MARK)][:1]
+    index = next(index for index, chunk in enumerate(chunks) if chunk.startswith(mark))
     chunks[index] = chunks[index][:-1]
     with pytest.raises(SnapshotUnreadable):
         load(PARTITION, capture.head, chunks)
+
+
+# --- older versions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(OLDER))
+def test_what_the_first_version_wrote_is_read(name: str) -> None:
+    """Whole heads, and what it put into chunks of their own; and what is made of it then is complete."""
+    stored = OLDER[name]
+    chunks = [bytes.fromhex(chunk) for chunk in stored["chunks"]]
+    state = load(PARTITION, bytes.fromhex(stored["head"]), chunks)
+    check_state_fully(state)
+    again = msgspec.msgpack.decode(encode_head(state))
+    wanted = msgspec.msgpack.decode(bytes.fromhex(stored["whole"]))
+    for head in (again, wanted):
+        head["milestones"] = [list(unpack(column)) for column in head["milestones"]]
+    assert {field: again[field] for field in wanted} == {**wanted, "version": 2}
+    for chunk in chunks:
+        if chunk[:1] != DEDUPE_MARK:
+            known = msgspec.msgpack.decode(chunk)
+            again = msgspec.msgpack.decode(encode_segment(state.segments[known["number"]]))
+            assert {field: again[field] for field in known if field != "revision"} == {
+                field: value for field, value in known.items() if field != "revision"
+            }
+    everything = [(segment.number, state.position) for segment in state.segments.values()]
+    capture = finished(Capture(state, everything, state.position))
+    restored_again = load(PARTITION, capture.head, [capture.fresh[chunk] for chunk in capture.chunks])
+    assert state_hash(restored_again) == state_hash(state), "also where its segments had been stored"
+    check_state_fully(restored_again)
 
 
 def test_an_older_head_has_its_dedupe_keys_in_it() -> None:
@@ -472,7 +585,8 @@ _PROGRAM = """
 import random
 from tests.core.test_snapshot import random_history
 from querator.core.policy import Ordering
-from querator.core.snapshot import state_hash, encode_head
+from querator.core.snapshot import encode_head
+from querator.core.state_hash import state_hash
 state = random_history(random.Random(5), Ordering.KEY).state
 print(state_hash(state).hex(), encode_head(state).hex())
 """
@@ -509,7 +623,7 @@ def test_damaged_or_foreign_bytes_are_refused(damage: str) -> None:
 
     def spoil(data: bytes) -> bytes:
         if damage == "version":
-            return msgspec.msgpack.encode({**msgspec.msgpack.decode(data), "version": 2})
+            return msgspec.msgpack.encode({**msgspec.msgpack.decode(data), "version": 3})
         return {"empty": b"", "truncated": data[:-3], "other": msgspec.msgpack.encode(["x"])}[damage]
 
     head, segments = snapshot(state)
@@ -535,6 +649,6 @@ def test_columns_come_back_as_they_were() -> None:
     driver = Driver()
     driver.produce(b"1", b"2", kind=["a", None], headers={"x": "y"}, attempts_max=[3, 4])
     driver.produce(b"3")
-    segment = decode_segment(encode_segment(driver.state.segments[0]))
+    segment, _ = decode_segment(encode_segment(driver.state.segments[0]))
     assert segment.columns == driver.state.segments[0].columns
     assert segment.origin_of(2) == driver.state.segments[0].origin_of(2)

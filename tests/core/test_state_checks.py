@@ -76,7 +76,7 @@ FULL: dict[str, Callable[[PartitionState], Any]] = {
     "a payload lost": lambda state: state.segments[0].payloads.__setitem__(4, None),  # type: ignore[union-attr]
     "a dedupe key that stays for ever": lambda state: state.dedupe_order.clear(),
     "a source id of nobody": lambda state: state.sources.update({"s": 4}),
-    "the dead out of order": lambda state: state.dead.update({1: ("x", -1)}),
+    "the dead out of order": lambda state: state.dead.update({1: ("x", -1, 9)}),
     "an item that goes home and is not leaving": lambda state: state.homeward.update({1: None}),
     "a home without beginning": lambda state: state.segments[0].homes.append(3),
     "an item leaving twice": lambda state: state.leaving.update({1: None}),

@@ -4,7 +4,7 @@ import pytest
 from trio.testing import MockClock
 
 from querator.core.ids import Instant, PartitionId, Position
-from querator.core.snapshot import state_hash
+from querator.core.state_hash import state_hash
 from querator.errors import HistoryDropped
 from querator.log.restore import read_all
 from querator.replay.capture import Captured, CaptureHead, Payloads
