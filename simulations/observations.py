@@ -53,6 +53,30 @@ class Push:
 
 
 @attrs.frozen
+class Lease:
+    """An item that a client of the HTTP calls was told it has."""
+
+    client: str
+    id: str
+    """What it is called there; another one when it is ready again."""
+    payload: bytes
+    attempts: int
+    called: float
+    returned: float
+
+
+@attrs.frozen
+class Closing:
+    """An HTTP call about a leased item that was answered positively: complete | retry | release | dead."""
+
+    verb: str
+    id: str
+    payload: bytes
+    called: float
+    returned: float
+
+
+@attrs.frozen
 class Reading:
     """What a client was told of a partition's counters, as of a position."""
 
@@ -92,6 +116,10 @@ class Observations:
     productions: list[Production] = attrs.Factory(list)
     pushes: list[Push] = attrs.Factory(list)
     settlements: list[Settlement] = attrs.Factory(list)
+    leases: list[Lease] = attrs.Factory(list)
+    closings: list[Closing] = attrs.Factory(list)
+    beyond_limit: dict[bytes, None] = attrs.Factory(dict)
+    """Payloads of items that were retried over HTTP, which does not look at the limit of attempts."""
     readings: list[Reading] = attrs.Factory(list)
     tokens: list[str] = attrs.Factory(list)
     """Of every reservation that anybody was given; hostile clients draw from them."""

@@ -9,6 +9,7 @@ import attrs
 PROFILES: Final = ("swarm", "dense")
 _SEVERAL_NODES: Final = 0.2
 """Share of the runs that have them."""
+_WITH_CALLERS: Final = 0.25
 
 
 @attrs.frozen(kw_only=True)
@@ -33,6 +34,8 @@ class Options:
     """Clients that reserve by request, parked or not."""
     readers: int = 0
     """Clients that look at the queues' counters."""
+    callers: int = 0
+    """Clients of the HTTP calls."""
     hostiles: int = 0
     """Clients that settle what is not theirs, with stale and forged tokens."""
     produce_rate: float = 40.0
@@ -152,7 +155,7 @@ class Options:
             duplicate=maybe(0.2),
             payload_memory=dice.choice((1_000, 1 << 20)),
         )
-        return drawn._with_nodes(profile)
+        return drawn._with_nodes(profile)._with_callers()
 
     def _with_nodes(self, profile: str) -> "Options":
         """A share of the runs has several nodes. Drawn apart, so that the others are what they were."""
@@ -180,6 +183,11 @@ class Options:
             hide_rate=maybe(0.1),
             blackout_rate=maybe(0.05),
         )
+
+    def _with_callers(self) -> "Options":
+        """A share of the runs has clients of the HTTP calls. Drawn apart, likewise."""
+        dice = Random(f"callers/{self.seed}")
+        return attrs.evolve(self, callers=dice.choice((1, 2)) if dice.random() < _WITH_CALLERS else 0)
 
     def text(self) -> str:
         """What differs from the defaults, as JSON: ``--options`` takes it."""

@@ -28,11 +28,13 @@ from querator.core import commands as cmd
 from querator.core import decide as deciding
 from querator.core import due as dues
 from querator.core import events as ev
+from querator.core import evolve as evolving
 from querator.core import lanes, match
 from querator.core import replies as rep
 from querator.core import reserve as reserving
 from querator.core.demand import Subscription
 from querator.core.ids import SECOND, Duration, Instant, ItemNumber
+from querator.core.segments import SEGMENT_BITS
 from querator.core.state import PartitionState
 from querator.env.virtual import SeededRng
 from querator.errors import AppendOutcomeUnknown
@@ -288,6 +290,28 @@ def token_is_not_compared(patch: Patch) -> None:
         return original(state, command, now)
 
     patch(deciding._DECIDE, "Settle", decide_settle)
+
+
+@plant
+def retired_id_is_believed(patch: Patch) -> None:
+    """Over HTTP, the id of an item's first lease is good for its later ones."""
+    original = evolving.find_reserved
+
+    def find_reserved(state: PartitionState, place: int) -> Any:
+        found = original(state, place)
+        if found is None:
+            for reservation in state.reservations.values():
+                index = 0
+                for _, item, count in reservation.runs:
+                    segment = state.segments[item >> SEGMENT_BITS]
+                    for offset in range(count):
+                        is_held = reservation.marks is None or not reservation.marks[index]
+                        if is_held and segment.place_of(item + offset - segment.first) == place:
+                            return reservation, index
+                        index += 1
+        return found
+
+    patch(deciding, "find_reserved", find_reserved)
 
 
 @plant

@@ -14,6 +14,7 @@ from querator.core.policy import Ordering
 from querator.core.state_hash import state_hash
 from querator.env import Env
 from querator.env.virtual import MemoryNetwork, MemoryStream, virtual_env
+from simulations.caller import Caller
 from simulations.checkers.evidence import Facts, Sighting, Terms
 from simulations.disk import SimulatedDisk
 from simulations.hostile import Hostile
@@ -79,6 +80,9 @@ class World:
         self.workload = Workload(options, trace, self.seen, self.network, places)
         self.hostiles = [
             Hostile(options, trace, self.seen, places, number) for number in range(options.hostiles)
+        ]
+        self.callers = [
+            Caller(options, trace, self.seen, places, number) for number in range(options.callers)
         ]
         self.is_healed = False
         self.keyed: set[int] = set()
@@ -239,6 +243,7 @@ class World:
         self._start(nursery, "consumer", options.consumers, workload.consumer)
         self._start(nursery, "asker", options.askers, workload.asker)
         self._start(nursery, "hostile", options.hostiles, self._hostile)
+        self._start(nursery, "caller", options.callers, self._call)
         self._start(nursery, "reader", options.readers, workload.reader)
 
     async def _wait_up(self) -> None:
@@ -251,6 +256,9 @@ class World:
 
     async def _hostile(self, env: Env, number: int) -> None:
         await self.hostiles[number].run(env)
+
+    async def _call(self, env: Env, number: int) -> None:
+        await self.callers[number].run(env)
 
     def _start(
         self, nursery: trio.Nursery, what: str, count: int, work: Callable[[Env, int], Awaitable[None]]
@@ -270,6 +278,8 @@ class World:
         self.disk.is_down = False
         for hostile in self.hostiles:
             hostile.is_healed = True
+        for caller in self.callers:
+            caller.is_healed = True
         self.facts.healed_at = trio.current_time()
         # Zombies may still commit.
         for machine in self.machines:

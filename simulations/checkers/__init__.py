@@ -15,6 +15,7 @@ from simulations.checkers.dense import check_dense
 from simulations.checkers.evidence import Evidence
 from simulations.checkers.fence import check_fence
 from simulations.checkers.idempotence import check_idempotence
+from simulations.checkers.leases import check_leases
 from simulations.checkers.moves import check_moves
 from simulations.checkers.no_loss import check_no_loss
 from simulations.checkers.no_phantom import check_no_phantom
@@ -35,6 +36,7 @@ CHECKERS: dict[str, Callable[[Evidence], list[str]]] = {
     "completed_once": check_completed_once,
     "one_holder": check_one_holder,
     "settling": check_settling,
+    "leases": check_leases,
     "fence": check_fence,
     "dense": check_dense,
     "owners": check_owners,

@@ -9,8 +9,9 @@ def check_attempts(evidence: Evidence) -> list[str]:
     shown: dict[tuple[int, int, int], int] = {}
     for history in evidence.histories.values():
         where = history.partition
-        most = evidence.terms.attempts_max.get(where, 0)
+        limit = evidence.terms.attempts_max.get(where, 0)
         for step in history.steps:
+            most = 0 if history.items[step.item].payload in evidence.seen.beyond_limit else limit
             if step.what == "reserved":
                 shown[where, step.named, step.item] = step.attempts + 1
                 if most and step.attempts >= most:

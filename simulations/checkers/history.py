@@ -438,19 +438,22 @@ class History:
         if not indexes:
             self.unknown.append(f"S4: {what} of reservation {reservation}, which has ended")
         self._remember(reservation, verb, len(indexes))
-        lanes: dict[str, None] = {}
+        lane_before = ""
         for index in indexes:
             item = holding.left.pop(index, None)
             if item is None:
                 self.unknown.append(f"S3: {what} of item {index} of reservation {reservation}, twice")
                 continue
+            key = item.key if self._lane(item) is not None else ""
+            if lane_before and key != lane_before:
+                # Items without a key that come behind it enter the line behind it.
+                self._advance(lane_before)
+            lane_before = key
             self._leave(item, what, after, reservation, due, why)
-            if self._lane(item) is not None:
-                lanes[item.key] = None
         if not holding.left:
             holding.ended = what
-        for key in lanes:
-            self._advance(key)
+        if lane_before:
+            self._advance(lane_before)
 
     def _leave(self, item: Item, what: str, after: str, reservation: int, due: int, why: str) -> None:
         lane = self._lane(item)

@@ -37,6 +37,7 @@ def test_the_run_that_found_a_planted_bug_finds_it_again(plant: str) -> None:
         ("due_a_second_early", "schedule"),
         ("no_grace_after_a_restart", "deadlines"),
         ("one_attempt_too_many", "attempts"),
+        ("retired_id_is_believed", "leases"),
         ("stale_owner_answers", "witness"),
         ("token_is_not_compared", "settling"),
         ("window_is_freed_twice", "bounds"),
