@@ -26,7 +26,7 @@ from querator.core import replies as rep
 from querator.core.capture import Capture
 from querator.core.decide import decide, settle_part
 from querator.core.demand import Demand, Parked, Subscription
-from querator.core.due import end_reservation, next_due_at, run_due
+from querator.core.due import end_reservation, expire_first, next_due_at, run_due
 from querator.core.evolve import evolve
 from querator.core.ids import (
     MILLISECOND,
@@ -340,6 +340,8 @@ class PartitionActor:
     def reserve(self, requester: Requester, request: int, asked: ReserveNow) -> bool:
         """Reserve for one requester at once; False when nothing may go."""
         state = self.state
+        if not expire_first(state, self.now, self.apply):
+            return False
         event = reserve(
             state,
             asked.items_max,

@@ -42,7 +42,7 @@ def next_due_at(state: PartitionState, end_lag: Duration = _NO_LAG) -> int | Non
 
 def run_due(state: PartitionState, now: Instant, apply: Apply, end_lag: Duration = _NO_LAG) -> None:
     """Make happen what is past, in this order: reservations, schedules, item expiry, retention. An item
-    that becomes ready after its time to live is never given to anybody."""
+    that becomes ready after its time to live is never given to anybody: see ``expire_first``."""
     budget = TURN_DUE_ITEMS_MAX
     for number in state.ends.due(now - 1 - end_lag, budget):
         reservation = state.reservations[number]
@@ -67,6 +67,16 @@ def end_reservation(state: PartitionState, reservation: Reservation, why: str, a
         apply(ev.ItemsDied(number, tuple(worn), ATTEMPTS_REASON, "ended"))
     if rest is None or rest:
         apply(ev.ReservationEnded(number, None, why))
+
+
+def expire_first(state: PartitionState, now: Instant, apply: Apply) -> bool:
+    """Before anything is given: what became ready in this turn, or waited for it, and is past its time to
+    live leaves. False: it is more than a turn may take, and nothing may be given before the next."""
+    expiries = state.expiries
+    if not expiries or expiries[0][0] >= now:
+        return True
+    _expire_items(state, now, TURN_DUE_ITEMS_MAX, apply)
+    return not expiries or expiries[0][0] >= now
 
 
 def _expire_items(state: PartitionState, now: Instant, budget: int, apply: Apply) -> int:

@@ -6,6 +6,7 @@ from typing import TypeAlias, TypeVar
 from querator.core import events as ev
 from querator.core import replies as rep
 from querator.core.demand import Demand, Parked, Subscription
+from querator.core.due import expire_first
 from querator.core.ids import Instant, SessionId
 from querator.core.limits import RESERVATION_BYTES_MAX
 from querator.core.policy import Ordering
@@ -26,12 +27,27 @@ def match(
     hand_over: HandOver[Asker],
     identity: Callable[[Asker], tuple[SessionId, int]],
 ) -> bool:
-    """Reserve ready items for parked requests and subscriptions, while there are both.
+    """Reserve ready items for parked requests and subscriptions, while there are both. What is past its time
+    to live is given to nobody.
 
     ``apply`` evolves and records an event; ``hand_over`` sends the reservation once it is committed;
     ``identity`` is the asker's session and generation. Stops early when payloads must be read first
     (``state.starved``). False: not every parked request got the share that it was to have.
     """
+    if not state.line.count or not demand.wants or state.paused or not expire_first(state, now, apply):
+        return True
+    return match_unexpired(state, demand, now, apply, hand_over, identity)
+
+
+def match_unexpired(
+    state: PartitionState,
+    demand: Demand[Asker],
+    now: Instant,
+    apply: Apply,
+    hand_over: HandOver[Asker],
+    identity: Callable[[Asker], tuple[SessionId, int]],
+) -> bool:
+    """The same where the caller knows that nothing that waits is past its time."""
     while state.line.count and demand.parked and not state.paused:
         if not serve_parked(state, demand, demand.shares(_available(state)), now, apply, hand_over, identity):
             return False
@@ -111,7 +127,7 @@ def match_parked(
     identity: Callable[[Asker], tuple[SessionId, int]],
 ) -> bool:
     """Serve those parked requests that were assigned to this partition of several; False as of ``match``."""
-    if not state.line.count or not lot or state.paused:
+    if not state.line.count or not lot or state.paused or not expire_first(state, now, apply):
         return True
     shares = demand.shares(_available(state), lot)
     return serve_parked(state, demand, shares, now, apply, hand_over, identity)

@@ -23,7 +23,7 @@ from querator.core.due import end_reservation, run_due
 from querator.core.ids import Duration, Instant, PartitionId, SessionId
 from querator.core.inputs import How, Inputs, Waiter
 from querator.core.limits import RESERVATION_END_LAG
-from querator.core.match import match
+from querator.core.match import match_unexpired
 from querator.core.reserve import reserve
 from querator.core.segments import GONE, SEGMENT_BITS
 from querator.core.state import PartitionState
@@ -295,8 +295,9 @@ class Redecider:
         try:
             run_due(self._state, self._state.now, self._expect, self._end_lag(event))
         except Differs as differs:
-            # Which of two segments is looked at first follows from when they were filled, not from the fold.
-            if type(differs.recorded) is not ev.ItemsExpired or type(differs.replayed) is not ev.ItemsExpired:
+            # Which of two segments is looked at first follows from when they were filled, not from the fold;
+            # and before something is given items expire alone, whatever else is due.
+            if type(differs.recorded) is not ev.ItemsExpired:
                 raise
             self._expire(differs.recorded)
         if self._index == before:
@@ -443,7 +444,7 @@ class Redecider:
                 demand.subscribe(subscription)
         before = self._index
         number = state.next_reservation
-        match(state, demand, state.now, self._expect, _tell_nobody, _itself)
+        match_unexpired(state, demand, state.now, self._expect, _tell_nobody, _itself)
         for parked in list(demand.parked.values()):
             demand.unpark(parked)
         for subscription in subscriptions.values():

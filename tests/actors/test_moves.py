@@ -238,7 +238,7 @@ async def test_what_is_sent_back_to_a_queue_that_is_gone_stays_dead_in_the_dead_
         await trio.sleep(1)
         state = node.broker.actors[target].state
         assert not state.leaving
-        assert [reason for reason, _ in state.dead.values()] == ["sent_back"] * 3
+        assert [reason for reason, _, _ in state.dead.values()] == ["sent_back"] * 3
     await sound(world, source, target)
 
 

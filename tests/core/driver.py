@@ -12,7 +12,7 @@ from querator.core import events as ev
 from querator.core import replies as rep
 from querator.core.decide import decide
 from querator.core.demand import Demand, Parked, Subscription
-from querator.core.due import end_reservation, next_due_at, run_due
+from querator.core.due import end_reservation, expire_first, next_due_at, run_due
 from querator.core.evolve import evolve, fold
 from querator.core.ids import Duration, Instant, ItemNumber, PartitionId, Place, ReservationNumber, SessionId
 from querator.core.limits import RESERVATION_BYTES_MAX
@@ -129,6 +129,8 @@ class Driver:
         held: bool = False,
         bytes_max: int = RESERVATION_BYTES_MAX,
     ) -> Reserved | None:
+        if not expire_first(self.state, Instant(self.now), self.apply):
+            return None
         event = reserve(
             self.state,
             items_max,

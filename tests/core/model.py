@@ -346,9 +346,14 @@ class Model:
     def available(self) -> int:
         return sum(item.state == "ready" for item in self.items.values())
 
-    def match(self, now: int) -> list[tuple[str, Held]]:
-        """Parked requests share what is ready one each in turn; then subscriptions, each in its turn."""
+    def match(self, now: int, expired_order: list[int]) -> list[tuple[str, Held]]:
+        """Parked requests share what is ready one each in turn; then subscriptions, each in its turn. What is
+        past its time goes before that (in the order in which the real one let it go), to nobody."""
         given: list[tuple[str, Held]] = []
+        if (self.parked or self.waiting) and self.line and not self.paused:
+            self.expire(now, expired_order)
+        else:
+            assert not expired_order, "items expired though nothing was to be given"
         while self.parked and self.line and not self.paused:
             shares = dict.fromkeys(range(len(self.parked)), 0)
             left = self.available
@@ -529,6 +534,12 @@ class Model:
                 self.schedule.remove(item)
                 item.not_before = 0
                 self.become_ready(item, now)
+        self.expire(now, expired_order)
+        for item in list(self.dead):
+            if item.leaving_to is None and item.died_at < now - self.policy.dead_retention:
+                self.drop(item, now)
+
+    def expire(self, now: int, expired_order: list[int]) -> None:
         expired = [
             item.number
             for item in self.items.values()
@@ -537,9 +548,6 @@ class Model:
         assert sorted(expired) == sorted(expired_order), "other items expired than should have"
         for number in expired_order:
             self.die(self.items[number], "expired", now)
-        for item in list(self.dead):
-            if item.leaving_to is None and item.died_at < now - self.policy.dead_retention:
-                self.drop(item, now)
 
     def end_waits(self, now: int) -> None:
         self.parked = [waiter for waiter in self.parked if waiter.deadline >= now]

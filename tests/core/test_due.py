@@ -9,7 +9,7 @@ from querator.core.commands import Verb
 from querator.core.due import next_due_at, run_due
 from querator.core.ids import Duration, Instant, PartitionId
 from querator.core.limits import RESERVATION_END_LAG
-from querator.core.policy import Policy
+from querator.core.policy import Ordering, Policy
 from tests.core.driver import START, Driver, numbers_of
 
 SECOND = 1_000_000
@@ -126,6 +126,54 @@ def test_an_item_that_is_due_after_it_expired_is_given_to_nobody() -> None:
     driver.pass_time(2 * SECOND + 1)
     assert not driver.handed
     assert list(driver.state.dead) == [1]
+
+
+@pytest.mark.parametrize("how", ["parked", "subscribed", "asks"])
+@pytest.mark.parametrize("ordering", list(Ordering))
+@pytest.mark.parametrize("verb", [Verb.RELEASE, Verb.RETRY])
+def test_what_comes_back_after_its_time_is_given_to_nobody_in_that_very_turn(
+    how: str, ordering: Ordering, verb: Verb
+) -> None:
+    """Before ``run_due`` had its turn; nor is the next of its key, which is past its time as well."""
+    driver = Driver(Policy(version=1, expire_timeout=Duration(SECOND), ordering=ordering))
+    driver.produce(b"1", b"2", key="k")
+    held = driver.take(1 if ordering is Ordering.KEY else 2, timeout=10 * SECOND)
+    driver.now += 5 * SECOND
+    if how == "parked":
+        driver.park("a", 2)
+    elif how == "subscribed":
+        driver.subscribe("a")
+    driver.settle(verb, held)
+    if how == "asks":
+        assert driver.reserve(2) is None
+    assert not driver.handed
+    assert list(driver.state.dead) == [1, 2]
+
+
+def test_nothing_is_given_while_more_is_past_its_time_than_a_turn_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TURN_DUE_ITEMS_MAX: the rest in the next turns, which are due at once."""
+    monkeypatch.setattr(module, "TURN_DUE_ITEMS_MAX", 1_000)
+    driver = Driver(Policy(version=1, expire_timeout=Duration(SECOND)))
+    for _ in range(3):
+        driver.produce(*[b"x"] * 1_000)
+    driver.now += 2 * SECOND
+    driver.park("a", 1)
+    assert 1_000 <= len(driver.state.dead) < 3_000
+    assert driver.reserve() is None
+    turns = 0
+    while driver.state.line.count:
+        assert not driver.handed
+        due = driver.next_due_at()
+        assert due is not None
+        assert due <= driver.now
+        driver.run_due()
+        turns += 1
+    assert turns < 4
+    assert len(driver.state.dead) == 3_000
+    driver.produce(b"fresh")
+    assert [shown.payloads for _, shown in driver.handed] == [[b"fresh"]]
 
 
 def test_items_of_one_segment_that_expire_at_different_times_each_do_so_in_time() -> None:

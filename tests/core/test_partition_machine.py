@@ -113,6 +113,8 @@ class PartitionMachine(RuleBasedStateMachine):
         self.capture: Capture | None = None
         self.tail: list[tuple[int, ev.Event]] = []
         """What was written since the capture was begun."""
+        self.expired: list[ev.Event] = []
+        """What happened since the model was last told what expired."""
         self.stored: dict[ChunkRef, bytes] = {}
         self.snapshot: tuple[tuple[ChunkRef, ...], int] = ((), 0)
         self.tokens: list[tuple[int, int]] = []
@@ -138,6 +140,7 @@ class PartitionMachine(RuleBasedStateMachine):
             fold(state, position, [bare(event)])
         if self.capture is not None:
             self.tail.append((position, bare(event)))
+        self.expired.append(event)
         if isinstance(event, ev.ItemsCompleted | ev.ItemsDied):
             note(type(event).__name__)
 
@@ -162,9 +165,14 @@ class PartitionMachine(RuleBasedStateMachine):
         self.driver.match()
         self.same_given()
 
+    def take_expired(self) -> list[int]:
+        """What expired since this was asked last."""
+        expired, self.expired = expired_in(self.expired), []
+        return expired
+
     def same_given(self) -> None:
         """Both gave what was ready to the same waiters."""
-        given = self.model.match(self.now)
+        given = self.model.match(self.now, self.take_expired())
         assert [client.name for client, _ in self.driver.handed] == [name for name, _ in given]
         for (_, shown), (_, held) in zip(self.driver.handed, given, strict=True):
             self.same_reservation(shown, held)
@@ -172,6 +180,7 @@ class PartitionMachine(RuleBasedStateMachine):
     def same_reservation(self, shown: rep.Reserved, held: Held) -> None:
         assert numbers_of(shown) == [item.number for item in held.items]
         assert shown.payloads == [item.payload for item in held.items]
+        assert not any(item.expires_at and item.expires_at < self.now for item in held.items), "expired"
         attempts = [shown.attempts] * shown.count if isinstance(shown.attempts, int) else shown.attempts
         assert attempts == [item.attempts + 1 for item in held.items]
         assert (shown.reservation, shown.nonce, shown.count) == (held.number, held.nonce, len(held.items))
@@ -310,6 +319,7 @@ class PartitionMachine(RuleBasedStateMachine):
 
     def reserve_now(self, count: int, name: str, *, timeout: int, held: bool) -> rep.Reserved | None:
         shown = self.driver.reserve(count, name, timeout=timeout, held=held)
+        self.model.expire(self.now, self.take_expired())
         wanted = self.model.reserve(count, self.now, session=name, generation=1, timeout=timeout, held=held)
         assert (shown is None) == (wanted is None)
         if shown is not None and wanted is not None:
@@ -464,16 +474,10 @@ class PartitionMachine(RuleBasedStateMachine):
             assert state_hash(self.state) == before, "something happened before it was due"
 
     def go_on(self, by: int) -> None:
-        written = len(self.driver.log[-1].events), len(self.driver.log)
         self.driver.now += by
         self.driver.handed.clear()
         self.driver.run_due()
-        fresh = [
-            event
-            for index, stretch in enumerate(self.driver.log[written[1] - 1 :])
-            for event in stretch.events[written[0] if index == 0 else 0 :]
-        ]
-        self.model.run_due(self.now, expired_in(fresh))
+        self.model.run_due(self.now, self.take_expired())
         self.same_given()
         self.model.end_waits(self.now)
         due = self.driver.next_due_at()
