@@ -4,6 +4,7 @@ They are rare, so each runs as a task of its own, outside the session's receive 
 the table of methods; another entry in it is another method.
 """
 
+import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -27,10 +28,19 @@ from querator.api.history_calls import AskParams, PruneCalls, PruneParams, Quest
 from querator.core import limits
 from querator.core.catalog import SYSTEM_NAMESPACE, CatalogCommand, Changed, Principal, Queue
 from querator.core.catalog.commands import CreateQueue, DeleteQueue, UpdateQueue
-from querator.core.commands import Clear, Command, FindItem, Listing, ListItems, Redrive
+from querator.core.commands import (
+    Clear,
+    Command,
+    FindItem,
+    Listing,
+    ListItems,
+    ReadHomes,
+    Redrive,
+    SendBack,
+)
 from querator.core.ids import Duration, ItemNumber, PartitionId, QueueName, SessionId
 from querator.core.policy import Backoff, Ordering
-from querator.core.replies import Code, Done, ItemPage, ItemView, Rejected
+from querator.core.replies import Code, Done, Homes, ItemPage, ItemView, Rejected
 from querator.errors import AppendOutcomeUnknown, LogError, ProtocolError
 from querator.protocol.codec import Codec
 
@@ -160,14 +170,26 @@ class DeadListParams(_Params):
     payloads: bool = True
 
 
+class RedriveTo(enum.StrEnum):
+    """Where to items are brought back."""
+
+    TAIL = "tail"
+    """Dead items, to the tail of the queue that they are dead in."""
+    HOME = "home"
+    """What this queue took as a dead queue, to the tail of the queues that it came from."""
+
+
 class RedriveParams(_Params):
-    """All dead items, those of one reason, or single ``items`` of one ``partition``."""
+    """All items, or single ``items`` of one ``partition``; those of one ``reason`` to the tail, those
+    ``from_queue`` home."""
 
     name: str
     partition: int | None = None
     items: list[int] | None = None
     reason: str | None = None
     limit: int = REDRIVE_ITEMS_MAX
+    to: RedriveTo = RedriveTo.TAIL
+    from_queue: str | None = None
 
 
 class PartitionParams(_Params):
@@ -212,6 +234,7 @@ def operations(
         "partitions.accept_loss": Operation(PartitionParams, single.accept_loss),
         "dead.list": Operation(DeadListParams, items.list_dead),
         "dead.redrive": Operation(RedriveParams, items.redrive),
+        "dead.homes": Operation(QueueParams, items.homes),
         "item.find": Operation(ItemParams, items.find),
         "item.trace": Operation(TraceParams, items.trace),
         "analytics.ask": Operation(AskParams, QuestionCalls(analytics).ask),
@@ -357,7 +380,7 @@ class _Items:
                 if len(page) == params.limit or size > PAGE_BYTES_MAX:
                     return {"items": page, "next": {"partition": partition, "item": view.item}}
                 size += len(view.payload or b"") if params.payloads else 0
-                page.append(item_document(partition, view, with_payload=params.payloads))
+                page.append(self._document(caller, partition, view, with_payload=params.payloads))
             pivot = 0
         return {"items": page, "next": None}
 
@@ -378,6 +401,10 @@ class _Items:
         if params.partition is not None:
             partitions = partitions[:1]
         items = None if params.items is None else [ItemNumber(number) for number in params.items]
+        if params.to is RedriveTo.HOME:
+            return await self._send_home(caller, params, partitions, items)
+        if params.from_queue is not None:
+            return Rejected(Code.INVALID, "says what is to go home: with it, to is home", "params.from_queue")
         total = 0
         for partition in partitions:
             while total < params.limit:
@@ -391,6 +418,82 @@ class _Items:
                     break
         return {"redriven": total}
 
+    async def _send_home(
+        self,
+        caller: Caller,
+        params: RedriveParams,
+        partitions: Sequence[PartitionId],
+        items: list[ItemNumber] | None,
+    ) -> object:
+        """What can't go is left where it is: what somebody holds, and what came from a deleted queue."""
+        if params.reason is not None:
+            return Rejected(Code.INVALID, "what goes home is not told apart by reason", "params.reason")
+        wanted: dict[PartitionId, None] | None = None
+        if params.from_queue is not None:
+            queue = self._catalog.catalog.queues.get(params.from_queue)
+            if queue is None:
+                return attrs.evolve(unknown_queue(params.from_queue), field="params.from_queue")
+            wanted = dict.fromkeys(part.id for part in queue.partitions)
+        total = reserved = stranded = 0
+        for partition in partitions:
+            found = await ask(self._broker, partition, ReadHomes())
+            if isinstance(found, Rejected):
+                return found
+            here = found if isinstance(found, Homes) else Homes({}, {})
+            homes = [home for home in (*here.idle, *here.reserved) if wanted is None or home in wanted]
+            known = [home for home in homes if self._catalog.catalog.find_queue_of(home) is not None]
+            reserved += sum(here.reserved.get(home, 0) for home in dict.fromkeys(known))
+            stranded += sum(here.idle.get(home, 0) for home in dict.fromkeys(homes) if home not in known)
+            while total < params.limit:
+                step = min(limits.SEND_BACK_ITEMS_MAX, params.limit - total)
+                reply = await ask(self._broker, partition, SendBack(items, known, step, caller.author))
+                if isinstance(reply, Rejected):
+                    if reply.code is not Code.OVERLOADED or items is not None:
+                        return reply
+                    return _sent(total, reserved, stranded, more=True)
+                count = reply.count if isinstance(reply, Done) else 0
+                total += count
+                if items is not None or not count:
+                    break
+        return _sent(total, reserved, stranded, more=False)
+
+    async def homes(self, caller: Caller, params: QueueParams) -> object:
+        name = QueueName(params.name)
+        refusal = caller.refusal(access.LIST, name)
+        if refusal is not None:
+            return refusal
+        partitions = _partitions_from(self._broker, name, None)
+        if isinstance(partitions, Rejected):
+            return partitions
+        counts: dict[PartitionId, list[int]] = {}
+        for partition in partitions:
+            found = await ask(self._broker, partition, ReadHomes())
+            if isinstance(found, Rejected):
+                return found
+            if isinstance(found, Homes):
+                for column, by_home in enumerate((found.idle, found.reserved)):
+                    for home, count in by_home.items():
+                        counts.setdefault(home, [0, 0])[column] += count
+        return {
+            "homes": [
+                {**self._home(caller, home), "idle": idle, "reserved": reserved}
+                for home, (idle, reserved) in sorted(counts.items())
+            ]
+        }
+
+    def _document(
+        self, caller: Caller, partition: PartitionId, view: ItemView, *, with_payload: bool
+    ) -> dict[str, object]:
+        document = item_document(partition, view, with_payload=with_payload)
+        return document | self._home(caller, view.home) if view.home else document
+
+    def _home(self, caller: Caller, home: PartitionId) -> dict[str, object]:
+        """The partition that an item came from, and its queue: "" of one that was deleted, or whose name is
+        not for the caller to see."""
+        queue = self._catalog.catalog.find_queue_of(home)
+        is_seen = queue is not None and caller.access.is_allowed(caller.principal, access.LIST, queue.name)
+        return {"home": home, "home_queue": queue.name if queue is not None and is_seen else ""}
+
     async def find(self, caller: Caller, params: ItemParams) -> object:
         refusal = self._refusal(caller, params.partition)
         if refusal is not None:
@@ -398,7 +501,7 @@ class _Items:
         partition = PartitionId(params.partition)
         reply = await ask(self._broker, partition, FindItem(ItemNumber(params.item)))
         if isinstance(reply, ItemPage) and reply.items:
-            return item_document(partition, reply.items[0], with_payload=True)
+            return self._document(caller, partition, reply.items[0], with_payload=True)
         if isinstance(reply, Rejected):
             return reply
         return Rejected(
@@ -483,6 +586,10 @@ async def count_over_partitions(broker: BrokerPort, queue: QueueName, command: C
     return total
 
 
+def _sent(total: int, reserved: int, stranded: int, *, more: bool) -> dict[str, object]:
+    return {"redriven": total, "reserved": reserved, "stranded": stranded, "more": more}
+
+
 def unknown_queue(name: str) -> Rejected:
     return Rejected(Code.UNKNOWN_QUEUE, f"there is no queue named '{name}'", "params.name")
 
@@ -495,8 +602,9 @@ def queue_document(queue: Queue) -> dict[str, object]:
 
 
 def item_document(partition: PartitionId, view: ItemView, *, with_payload: bool) -> dict[str, object]:
-    """An item as clients see it; what it does not have is left out."""
+    """An item as clients see it; what it does not have is left out, and where it came from."""
     document: dict[str, object] = {"partition": partition, **attrs.asdict(view, recurse=False)}
+    document["home"] = None
     if not with_payload:
         document["payload"] = None
     return {name: value for name, value in document.items() if value is not None}

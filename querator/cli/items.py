@@ -24,6 +24,9 @@ from querator.core.segments import GONE, STATE_NAMES
 item_app = App(name="item", help="One item, and its history.")
 dead_app = App(name="dead", help="Items that will not be tried again, until they are redriven.")
 
+HOMEWARD_INTERVAL: Final = 0.25
+"""Seconds between two looks at whether there is room on the way home."""
+
 
 @item_app.command
 async def trace(
@@ -115,7 +118,7 @@ async def list_(
     target = target or Target()
     if limit < 0:
         raise UsageError("--limit: give a number of items, or 0 for all")
-    rows = []
+    rows: list[tuple[object, ...]] = []
     async with target.connect("dead list") as q:
         async for found in _dead_items(q, queue, limit):
             if target.json:
@@ -127,6 +130,7 @@ async def list_(
                         format_instant(found.get("produced_at", 0)),
                         found.get("attempts", 0),
                         found.get("reason", "") or "-",
+                        _home(found),
                         preview(found.get("payload")),
                     )
                 )
@@ -136,7 +140,10 @@ async def list_(
             note(f"nothing is dead in {queue}" + (f": what dies there goes on to {taker}" if taker else ""))
     if target.json or not rows:
         return
-    print_table(("ITEM", "PRODUCED", "ATTEMPTS", "REASON", "PAYLOAD"), rows, right=("ATTEMPTS",))
+    heads: tuple[str, ...] = ("ITEM", "PRODUCED", "ATTEMPTS", "REASON", "FROM", "PAYLOAD")
+    if not any(row[4] for row in rows):
+        heads, rows = heads[:4] + heads[5:], [row[:4] + row[5:] for row in rows]
+    print_table(heads, rows, right=("ATTEMPTS",))
 
 
 @dead_app.command
@@ -146,30 +153,103 @@ async def redrive(
     *items: Annotated[str, Parameter(help="Items, PARTITION.NUMBER; none: all of the queue.")],
     target: Target | None = None,
     reason: Annotated[str | None, Parameter(help="Only those that died for this reason.")] = None,
+    home: Annotated[
+        bool,
+        Parameter(
+            negative="", help="Send what QUEUE took as a dead queue back to the queues that it came from."
+        ),
+    ] = False,
+    from_: Annotated[
+        str | None, Parameter(name="--from", help="With --home: only what came from this queue.")
+    ] = None,
     limit: Annotated[int | None, Parameter(help="So many at most.")] = None,
 ) -> None:
-    """Bring dead items back to the tail of the queue, with no attempts counted."""
+    """Bring dead items back to the tail, with no attempts counted; or, from a dead queue, --home."""
     target = target or Target()
+    if from_ is not None and not home:
+        raise UsageError("--from: says what is to go home, so give --home as well")
+    if reason is not None and home:
+        raise UsageError("--reason: what goes home is not told apart by reason")
+    given = {"reason": reason, "from_queue": from_, "limit": limit, "to": "home" if home else None}
     params: dict[str, Any] = {"name": queue}
-    if reason is not None:
-        params["reason"] = reason
-    if limit is not None:
-        params["limit"] = limit
+    params |= {name: value for name, value in given.items() if value is not None}
     by_partition: dict[int, list[int]] = {}
     for text in items:
         partition, number = read_item(text)
         by_partition.setdefault(partition, []).append(number)
-    total = 0
     async with target.connect("dead redrive") as q:
-        if not by_partition:
-            total = (await q.call("dead.redrive", params))["redriven"]
+        done = {"redriven": 0}
+        if home and not by_partition:
+            done = await _send_home(q, params)
+        elif not by_partition:
+            done = await q.call("dead.redrive", params)
         for partition, numbers in sorted(by_partition.items()):
             chosen = {**params, "partition": partition, "items": numbers}
-            total += (await q.call("dead.redrive", chosen))["redriven"]
+            done["redriven"] += (await q.call("dead.redrive", chosen))["redriven"]
+        if target.json:
+            print_json(done)
+        elif home:
+            _say_sent(queue, done)
+        else:
+            note(f"redrove {done['redriven']} items of {queue}")
+            if not done["redriven"] and (hint := await _hint_of_homes(q, queue)):
+                note(hint)
+
+
+async def _send_home(q: Client, params: Mapping[str, Any]) -> dict[str, int]:
+    """Until all that can go is on its way: so many may be at a time, so that the last wait for the first."""
+    done, has_more = await _send_some_home(q, params, 0)
+    if has_more:
+        async with q.watch(params["name"], interval=HOMEWARD_INTERVAL) as reports:
+            while has_more:
+                note(f"{done['redriven']} are on their way")
+                await anext(reports)
+                done, has_more = await _send_some_home(q, params, done["redriven"])
+    return done
+
+
+async def _send_some_home(q: Client, params: Mapping[str, Any], before: int) -> tuple[dict[str, int], bool]:
+    """(what was done, ``before`` included; whether there is more to do)."""
+    left = {"limit": params["limit"] - before} if "limit" in params else {}
+    answer = dict(await q.call("dead.redrive", {**params, **left}))
+    has_more = answer.pop("more") and answer["redriven"] < left.get("limit", 1 << 62)
+    return {**answer, "redriven": before + answer["redriven"]}, has_more
+
+
+def _say_sent(queue: str, done: Mapping[str, int]) -> None:
+    note(f"sent {done['redriven']} items of {queue} home")
+    if done.get("reserved"):
+        note(f"{done['reserved']} are reserved, and left to who holds them")
+    if done.get("stranded"):
+        note(f"{done['stranded']} stay: the queue that they came from was deleted")
+
+
+async def _hint_of_homes(q: Client, queue: str) -> str:
+    """What could be done where nothing is dead; "": nothing."""
+    homes = (await q.call("dead.homes", {"name": queue}, is_repeatable=True))["homes"]
+    count = sum(row["idle"] for row in homes if row["home_queue"])
+    names = ", ".join(dict.fromkeys(row["home_queue"] for row in homes if row["home_queue"]))
+    if not count:
+        return ""
+    return f"{count} items wait there that were dead in {names}: --home sends them back"
+
+
+@dead_app.command
+async def homes(queue: str, *, target: Target | None = None) -> None:
+    """Where the items came from that a dead queue took, and how many could be sent back."""
+    target = target or Target()
+    async with target.connect("dead homes") as q:
+        rows = (await q.call("dead.homes", {"name": queue}, is_repeatable=True))["homes"]
     if target.json:
-        print_json({"redriven": total})
-    else:
-        note(f"redrove {total} items of {queue}")
+        for row in rows:
+            print_json(row)
+        return
+    if not rows:
+        note(f"nothing in {queue} came from another queue")
+        return
+    cells = [(row["home_queue"] or "-", row["home"], row["idle"], row["reserved"]) for row in rows]
+    heads = ("QUEUE", "PARTITION", "CAN GO HOME", "RESERVED")
+    print_table(heads, cells, right=heads[1:])
 
 
 def read_item(text: str) -> tuple[int, int]:
@@ -198,6 +278,13 @@ async def _dead_items(q: Client, queue: str, limit: int) -> AsyncIterator[Mappin
         if page["next"] is None:
             return
         params.update(page["next"])
+
+
+def _home(found: Mapping[str, Any]) -> str:
+    """Where it was dead before it came here; "": it was produced here."""
+    if "home" not in found:
+        return ""
+    return found["home_queue"] or f"partition {found['home']}"
 
 
 def _id(found: Mapping[str, Any]) -> str:

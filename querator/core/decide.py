@@ -637,7 +637,7 @@ def _stays(state: PartitionState, item: int, homes: Sequence[int] | None) -> str
     home = state.home_of(item)
     if not home:
         return "is not known to have come from another queue"
-    return "" if homes is None or home in homes else f"came from partition {home}"
+    return "" if homes is None or home in homes else f"came from partition {home}, where nothing is sent now"
 
 
 def _has_source(state: PartitionState, source: str) -> bool:

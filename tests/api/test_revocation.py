@@ -187,6 +187,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "partitions.accept_loss": {"partition": 1},
     "dead.list": {"name": QUEUE},
     "dead.redrive": {"name": QUEUE},
+    "dead.homes": {"name": QUEUE},
     "item.find": {"partition": 1, "item": 1},
     "item.trace": {"partition": 1, "item": 1},
     "log.prune": {},

@@ -495,6 +495,16 @@ async def test_queues_are_created_listed_changed_and_deleted(autojump_clock: Moc
             "batch_too_large",
             "params.items",
         ),
+        ("dead.redrive", {"name": "mail", "to": "nowhere"}, "invalid", "params.to"),
+        ("dead.redrive", {"name": "mail", "from_queue": "other"}, "invalid", "params.from_queue"),
+        ("dead.redrive", {"name": "mail", "to": "home", "reason": "x"}, "invalid", "params.reason"),
+        (
+            "dead.redrive",
+            {"name": "mail", "to": "home", "from_queue": "nowhere"},
+            "unknown_queue",
+            "params.from_queue",
+        ),
+        ("dead.homes", {"name": "nowhere"}, "unknown_queue", "params.name"),
         ("item.find", {"partition": 99, "item": 1}, "unknown_item", "params.partition"),
     ],
 )

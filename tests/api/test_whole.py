@@ -2,13 +2,15 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from querator.actors.node import NodeOptions
 from querator.app import Application, AppOptions, open_application
-from querator.core import limits
+from querator.core import decide, limits
 from querator.env import Env, seconds
 from querator.env.virtual import MemoryNetwork, virtual_env
 from querator.log.memory import MemoryDisk, MemoryLog
@@ -217,3 +219,79 @@ async def test_a_subscription_outlives_nothing_and_is_made_again(autojump_clock:
             stats = await one(peer, wire.Stats(id=2, queue="mail"))
             assert isinstance(stats, wire.StatsReport)
             assert stats.subscriptions == 1
+
+
+# -- what a dead queue took ---------------------------------------------------------------------------
+
+
+async def call(client: Client, method: str, **params: object) -> dict[str, Any] | wire.Rejected:
+    encoded = client.codec.encode_value(params)
+    answer = await one(client, wire.Call(id=70, method=method, params=encoded))
+    if isinstance(answer, wire.Rejected):
+        return answer
+    assert isinstance(answer, wire.Result)
+    found: dict[str, Any] = client.codec.decode_value(answer.value, dict[str, Any])
+    return found
+
+
+async def die(client: Client, *payloads: bytes) -> None:
+    """Items of the queue ``mail`` are set aside, and its dead queue has them."""
+    await one(client, wire.Produce(id=1, queue="mail", payloads=list(payloads)))
+    reserved = await reserve(client, items=len(payloads))
+    await one(client, wire.Dead(id=2, token=reserved.token, reason="bad"))
+    await trio.sleep(1)
+
+
+@pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=["json", "msgpack"])
+async def test_items_are_sent_home_from_a_dead_queue(autojump_clock: MockClock, codec: Codec) -> None:
+    async with node(MemoryDisk()) as (_, env), client(env, codec) as operator:
+        await create(operator, name="morgue")
+        await create(operator, dead_queue="morgue")
+        await create(operator, name="old", dead_queue="morgue")
+        await die(operator, b"a", b"b", b"c")
+        here = [{"home": 2, "home_queue": "mail", "idle": 3, "reserved": 0}]
+        assert await call(operator, "dead.homes", name="morgue") == {"homes": here}
+        found = await call(operator, "item.find", partition=1, item=1)
+        assert isinstance(found, dict)
+        assert (found["home"], found["home_queue"]) == (2, "mail")
+        held = await one(operator, wire.Reserve(id=3, queue="morgue", items=1))
+        assert isinstance(held, wire.Reserved)
+        refused = await call(operator, "dead.redrive", name="morgue", to="home", partition=1, items=[1])
+        assert isinstance(refused, wire.Rejected)
+        assert (refused.code, refused.field) == ("unknown_item", "items")
+        assert "item 1.1 is reserved" in refused.detail
+        chosen = await call(operator, "dead.redrive", name="morgue", to="home", partition=1, items=[3])
+        assert chosen == {"redriven": 1, "reserved": 1, "stranded": 0, "more": False}
+        other = await call(operator, "dead.redrive", name="morgue", to="home", from_queue="old")
+        assert other == {"redriven": 0, "reserved": 0, "stranded": 0, "more": False}
+        sent = await call(operator, "dead.redrive", name="morgue", to="home", limit=5)
+        assert sent == {"redriven": 1, "reserved": 1, "stranded": 0, "more": False}
+        await trio.sleep(1)
+        reserved = await reserve(operator, 4, items=9)
+        assert len(reserved.payloads) == 2
+        # Their queue goes: what is left stays, and is counted.
+        await one(operator, wire.Release(id=5, token=held.token))
+        assert await call(operator, "queues.delete", name="mail") == {}
+        sent = await call(operator, "dead.redrive", name="morgue", to="home")
+        assert sent == {"redriven": 0, "reserved": 0, "stranded": 1, "more": False}
+        here = [{"home": 2, "home_queue": "", "idle": 1, "reserved": 0}]
+        assert await call(operator, "dead.homes", name="morgue") == {"homes": here}
+        assert await call(operator, "dead.redrive", name="morgue") == {"redriven": 0}
+
+
+async def test_who_sends_home_more_than_may_be_on_its_way_is_told_that_there_is_more(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decide, "HOMEWARD_ITEMS_MAX", 2)
+    async with node(MemoryDisk()) as (_, env), client(env) as operator:
+        await create(operator, name="morgue")
+        await create(operator, dead_queue="morgue")
+        await die(operator, *[b"x"] * 5)
+        total = 0
+        for is_last in (False, False, True):
+            sent = await call(operator, "dead.redrive", name="morgue", to="home")
+            assert isinstance(sent, dict)
+            assert sent["more"] is not is_last
+            total += sent["redriven"]
+            await trio.sleep(1)
+        assert total == 5

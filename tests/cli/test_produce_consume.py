@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from querator.cli.exits import Exit
 from querator.core import limits
 from tests.cli.conftest import PATIENCE, Run, Served, start, stop, wait_until
 
@@ -167,6 +168,42 @@ def test_dead_items_are_listed_and_come_back(on: Run, queue: str) -> None:
     assert on("queues", "create", "taker").code == 0
     assert on("queues", "update", queue, "--dead-queue", "taker").code == 0
     assert on("dead", "list", queue).err == f"nothing is dead in {queue}: what dies there goes on to taker\n"
+
+
+def test_what_a_dead_queue_took_is_sent_home(on: Run, queue: str) -> None:
+    morgue = f"{queue}-morgue"
+    on("queues", "create", morgue)
+    on("queues", "update", queue, "--dead-queue", morgue)
+    on("produce", morgue, stdin=b"own\n")
+    on("produce", queue, stdin=b"a\nb\nc\n")
+    on("consume", queue, "--exec", "exit 65")
+
+    def arrived() -> int:
+        return sum(row["idle"] for row in on("dead", "homes", morgue, "--json").json)
+
+    wait_until(lambda: arrived() == 3, "the dead to arrive in the dead queue")
+    (home,) = on("dead", "homes", morgue, "--json").json
+    assert (home["home_queue"], home["reserved"]) == (queue, 0)
+    assert on("dead", "homes", morgue).out.split()[-4:] == [queue, str(home["home"]), "3", "0"]
+    assert on("dead", "homes", queue).err == f"nothing in {queue} came from another queue\n"
+    assert on("dead", "redrive", morgue).err.splitlines() == [
+        f"redrove 0 items of {morgue}",
+        f"3 items wait there that were dead in {queue}: --home sends them back",
+    ]
+    assert on("dead", "redrive", morgue, "--home", "--from", "nowhere").code == Exit.REJECTED
+    done = on("dead", "redrive", morgue, "--home", "--from", queue, "--limit", "2", "--json")
+    assert done.json == [{"redriven": 2, "reserved": 0, "stranded": 0}]
+    wait_until(
+        lambda: on("stats", queue, "--json").json[0]["partitions"][0]["ready"] == 2, "two to come home"
+    )
+    assert on("consume", queue, "--max", "2").out == "a\nb\n"
+    assert on("dead", "redrive", morgue, "--home").err == f"sent 1 items of {morgue} home\n"
+    wait_until(
+        lambda: on("stats", queue, "--json").json[0]["partitions"][0]["ready"] == 1, "the last to come home"
+    )
+    assert on("consume", queue).out == "c\n"
+    assert on("dead", "redrive", morgue, "1.999", "--home").code == Exit.REJECTED
+    assert on("consume", morgue).out == "own\n"
 
 
 def test_an_items_history(on: Run, queue: str) -> None:

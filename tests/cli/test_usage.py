@@ -79,6 +79,8 @@ def test_help_names_the_variables(cli: Run, command: str, names: list[str]) -> N
         (["item", "trace", "1.0"], ["1.0"]),
         (["dead", "list", "q", "--limit", "-1"], ["--limit"]),
         (["dead", "redrive", "q", "x.y"], ["x.y"]),
+        (["dead", "redrive", "q", "--from", "mail"], ["--from", "--home"]),
+        (["dead", "redrive", "q", "--home", "--reason", "x"], ["--reason"]),
         (["log", "verify", "--data", "/no/such/directory"], ["/no/such/directory", "--data"]),
         (["log", "verify", "--log", "memory"], ["memory"]),
     ],

@@ -211,7 +211,7 @@ def test_items_are_sent_back_from_every_state_but_reserved(ordering: Ordering) -
         (2, "is reserved: it is left to who holds it"),
         (3, "is on its way home already"),
         (4, "is on its way to a dead queue"),
-        (5, "came from partition 3"),
+        (5, "came from partition 3, where nothing is sent now"),
         (99, "is not here (any more)"),
     ],
 )
