@@ -1,8 +1,8 @@
 """Columns of this process as an Arrow stream, so that DuckDB reads them where they are.
 
 The Arrow C data interface over ctypes: no copy, no row objects, and no dependency that a hundred lines
-replace. Two kinds of columns are enough here: 64-bit integers, and texts by dictionary (32-bit
-indexes into the distinct texts).
+replace. Three kinds of columns are enough here: 64-bit integers, and integers and texts by dictionary
+(indexes into values, of which many rows may share one).
 
 An ``ArrowTable`` owns its buffers: keep it alive while a query may read it.
 """
@@ -20,14 +20,23 @@ from querator.core.invariants import check
 
 @attrs.frozen
 class TextColumn:
-    """``indexes`` (array "i") into ``texts``."""
+    """``indexes`` (array "i" or "B") into ``texts``."""
 
     indexes: "array[int]"
     texts: Sequence[str]
 
 
-ArrowColumn: TypeAlias = "array[int] | TextColumn"
-"""An array of type "q", or texts."""
+@attrs.frozen
+class NumberColumn:
+    """``indexes`` (array "i" or "B") into ``numbers`` (array "q")."""
+
+    indexes: "array[int]"
+    numbers: "array[int]"
+
+
+ArrowColumn: TypeAlias = "array[int] | TextColumn | NumberColumn"
+"""An array of type "q", or values by dictionary."""
+_INDEX_FORMATS: Final = {"i": b"i", "B": b"C"}
 
 
 class _Schema(ctypes.Structure):
@@ -110,13 +119,21 @@ class ArrowTable:
 
     def __init__(self, columns: Mapping[str, ArrowColumn]) -> None:
         lengths = {
-            len(column.indexes if isinstance(column, TextColumn) else column) for column in columns.values()
+            len(column if isinstance(column, array) else column.indexes) for column in columns.values()
         }
         check(len(lengths) == 1, "columns of different lengths")
         self.length = lengths.pop()
         self._columns = dict(columns)
+        self._packed = {
+            name: _packed(column.texts) for name, column in columns.items() if isinstance(column, TextColumn)
+        }
         self._kept: list[object] = []
         """Everything that DuckDB has a pointer to."""
+
+    def forget_readers(self) -> None:
+        """No query reads it any more. What was made for one refers back to the table: without this only a
+        collection of cycles would ever free the two."""
+        self._kept.clear()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         del requested_schema
@@ -147,13 +164,14 @@ class ArrowTable:
         children = []
         for name, column in self._columns.items():
             child = _Schema(name=name.encode(), release=_release_schema)
-            if isinstance(column, TextColumn):
-                child.format = b"i"
-                texts = _Schema(format=b"u", name=b"", release=_release_schema)
-                self._kept.append(texts)
-                child.dictionary = ctypes.pointer(texts)
-            else:
+            if isinstance(column, array):
                 child.format = b"l"
+            else:
+                child.format = _INDEX_FORMATS[column.indexes.typecode]
+                value_format = b"u" if isinstance(column, TextColumn) else b"l"
+                values = _Schema(format=value_format, name=b"", release=_release_schema)
+                self._kept.append(values)
+                child.dictionary = ctypes.pointer(values)
             children.append(child)
         pointers = (ctypes.POINTER(_Schema) * len(children))(*map(ctypes.pointer, children))
         self._kept += (children, pointers)
@@ -169,12 +187,17 @@ class ArrowTable:
 
     def _fill_array(self, out: _Array) -> None:
         children = []
-        for column in self._columns.values():
-            if isinstance(column, TextColumn):
-                child = self._array(self.length, column.indexes)
-                child.dictionary = ctypes.pointer(self._texts(column.texts))
-            else:
+        for name, column in self._columns.items():
+            if isinstance(column, array):
                 child = self._array(self.length, column)
+            else:
+                child = self._array(self.length, column.indexes)
+                values = (
+                    self._array(len(column.texts), *self._packed[name])
+                    if isinstance(column, TextColumn)
+                    else self._array(len(column.numbers), column.numbers)
+                )
+                child.dictionary = ctypes.pointer(values)
             children.append(child)
         pointers = (ctypes.POINTER(_Array) * len(children))(*map(ctypes.pointer, children))
         buffers = (ctypes.c_void_p * 1)(None)
@@ -203,11 +226,13 @@ class ArrowTable:
         self._kept += (made, buffers, data)
         return made
 
-    def _texts(self, texts: Sequence[str]) -> _Array:
-        encoded = [text.encode() for text in texts]
-        offsets = array("i", accumulate(map(len, encoded), initial=0))
-        joined = ctypes.create_string_buffer(b"".join(encoded))
-        return self._array(len(encoded), offsets, joined)
+
+def _packed(texts: Sequence[str]) -> tuple["array[int]", "array[int]"]:
+    """Where each text begins, and the last one ends, and all of them as UTF-8."""
+    joined = "".join(texts)
+    content = joined.encode()
+    lengths = map(len, texts) if len(content) == len(joined) else (len(text.encode()) for text in texts)
+    return array("i", accumulate(lengths, initial=0)), array("b", content or bytes(1))
 
 
 def _address(buffer: Any) -> int:

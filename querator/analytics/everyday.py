@@ -16,8 +16,8 @@ from querator.core.evolve import evolve
 from querator.core.ids import Instant, ItemNumber, SessionId
 from querator.core.limits import SEGMENT_ITEMS
 from querator.core.line import Line, Run
-from querator.core.segments import FILL, GONE, NOTHINGS, READY, SEGMENT_BITS
-from querator.core.state import PartitionState
+from querator.core.segments import FILL, GONE, NOTHINGS, READY, RESERVED, SEGMENT_BITS
+from querator.core.state import PartitionState, Reservation
 from querator.log.codec import Columns
 from querator.log.kinds import KIND_OF, KINDS, Kind
 
@@ -54,7 +54,10 @@ class Everyday:
         self._past = past
         self._unusual = unusual
         self._cut = cut
-        self._held: dict[int, Held] = {}
+        self.held: dict[int, Held] = {}
+        """Open reservations that the state does not have, by number."""
+        self._is_sorted = True
+        """Whether the reservations of the state are in order of their numbers."""
         self._rows: list[AnyRow] = []
         self._position = 0
         self._hot: dict[int, Callable[..., bool]] = {
@@ -104,7 +107,7 @@ class Everyday:
 
     def take_unusual(self, event: ev.Event) -> None:
         """Give the state what this event may ask it for, and have it folded."""
-        if self._held:
+        if self.held:
             number = getattr(event, "reservation", None)
             if number is not None:
                 self._give(number)
@@ -217,11 +220,9 @@ class Everyday:
         pieces: list[Piece] = []
         are_fresh = True
         for _, item, size in runs:
-            if not self._fresh_piece(item, size, pieces):
-                pieces += self._cut(item, size)
-                are_fresh = are_fresh and self._past.keys().isdisjoint(range(item, item + size))
+            are_fresh = self._add_pieces(item, size, pieces) and are_fresh
         state.next_reservation = number + 1
-        self._held[number] = (
+        self.held[number] = (
             runs, pieces, are_fresh, count, state.nonce, session, generation, deadline, run_until, now,
         )  # fmt: skip
         rows = self._rows
@@ -249,6 +250,19 @@ class Everyday:
                     self._past[item + offset] = (*self._past[item + offset][:2], 0)
         return True
 
+    def pieces(self, item: int, size: int) -> list[Piece]:
+        """The pieces of a run of one segment."""
+        found: list[Piece] = []
+        self._add_pieces(item, size, found)
+        return found
+
+    def _add_pieces(self, item: int, size: int, pieces: list[Piece]) -> bool:
+        """Add the pieces of a run of one segment; whether they are fresh."""
+        if self._fresh_piece(item, size, pieces):
+            return True
+        pieces += self._cut(item, size)
+        return self._past.keys().isdisjoint(range(item, item + size))
+
     def _fresh_piece(self, item: int, size: int, pieces: list[Piece]) -> bool:
         """Whether these items are fresh and alike; then they are added to the pieces."""
         past = self._past
@@ -274,7 +288,7 @@ class Everyday:
     def _complete(self, number: int, ranges: object) -> bool:
         if ranges is not None:
             return False
-        held = self._held.pop(number, None)
+        held = self.held.pop(number, None)
         if held is None:
             return False
         runs, pieces, are_fresh, count, _, session, _, _, _, reserved_at = held
@@ -302,7 +316,7 @@ class Everyday:
             )  # fmt: skip
         for _, item, size in runs:
             if are_fresh:
-                self._finish(item, size)
+                self.finish(item, size)
                 continue
             state.finish(item, size)
             for gone in range(item, item + size):
@@ -310,7 +324,7 @@ class Everyday:
         state.completed += count
         return True
 
-    def _finish(self, item: int, count: int) -> None:
+    def finish(self, item: int, count: int) -> None:
         """Fresh items of one segment are gone for good."""
         state = self._state
         segment = state.segments[item >> SEGMENT_BITS]
@@ -334,7 +348,7 @@ class Everyday:
     # --- giving reservations to the state ----------------------------------------------------------
 
     def _give(self, number: int) -> None:
-        held = self._held.pop(number, None)
+        held = self.held.pop(number, None)
         if held is None:
             return
         runs, _, _, count, nonce, session, generation, deadline, run_until, reserved_at = held
@@ -350,14 +364,80 @@ class Everyday:
             evolve(state, ev.ItemsReserved(count, first, SessionId(session), generation, *until))
         finally:
             state.line, state.next_reservation, state.now, state.nonce = kept
+        self._is_sorted = False
 
     def give_all(self) -> None:
         """From here on the state has every reservation, in order of their numbers."""
-        if not self._held:
-            return
-        for number in list(self._held):
+        for number in list(self.held):
             self._give(number)
-        self._state.reservations = dict(sorted(self._state.reservations.items()))
+        if not self._is_sorted:
+            self._state.reservations = dict(sorted(self._state.reservations.items()))
+            self._is_sorted = True
+
+    def reservation(self, number: int) -> Reservation:
+        """One that is held, for the state."""
+        runs, _, _, count, nonce, session, generation, deadline, run_until, reserved_at = self.held[number]
+        named: Any = number
+        until = Instant(deadline), Instant(run_until)
+        return Reservation(
+            named, nonce, session, generation, tuple(runs), count, Instant(reserved_at), *until
+        )
+
+    def give_torn(self, reservation: Reservation) -> None:
+        """From here on the state has this reservation, which was settled in part."""
+        state = self._state
+        number = reservation.number
+        state.reservations[number] = reservation
+        if reservation.session:
+            state.by_session.setdefault(reservation.session, {})[number] = None
+        self._count_torn(reservation, 1, RESERVED)
+        self._is_sorted = False
+
+    def lift_torn(self, number: int) -> Reservation | None:
+        """A reservation that was settled in part, which the state has no more; ``None``: there is none."""
+        state = self._state
+        reservation = state.reservations.get(number)
+        if reservation is None or reservation.marks is None:
+            return None
+        self._count_torn(reservation, -1, READY)
+        state.drop_reservation(reservation)
+        return reservation
+
+    def _count_torn(self, reservation: Reservation, sign: int, item_state: int) -> None:
+        state = self._state
+        state.reserved += sign * reservation.left
+        state.deadline_sum += sign * reservation.deadline * reservation.left
+        for _, item, size in reservation.pick(None):
+            segment = state.segments[item >> SEGMENT_BITS]
+            start = item - segment.first
+            segment.states[start : start + size] = FILL[item_state][size]
+
+    def lift(self, number: int) -> "Held | None":
+        """An open reservation, of which the state has nothing any more; ``None``: it is not there, or was
+        settled in part."""
+        held = self.held.get(number)
+        if held is not None:
+            return held
+        state = self._state
+        reservation = state.reservations.get(number)
+        if reservation is None or reservation.marks is not None:
+            return None
+        pieces: list[Piece] = []
+        are_fresh = True
+        for _, item, size in reservation.runs:
+            are_fresh = self._add_pieces(item, size, pieces) and are_fresh
+            segment = state.segments[item >> SEGMENT_BITS]
+            start = item - segment.first
+            segment.states[start : start + size] = FILL[READY][size]
+        count, deadline = reservation.count, reservation.deadline
+        state.reserved -= count
+        state.deadline_sum -= deadline * count
+        state.drop_reservation(reservation)
+        held = self.held[number] = (
+            reservation.runs, pieces, are_fresh, count, reservation.nonce, reservation.session,
+            reservation.generation, deadline, reservation.run_until, reservation.reserved_at,
+        )  # fmt: skip
+        return held
 
 
 def _is_short(piece: Piece) -> bool:

@@ -4,17 +4,17 @@ Whoever exports gives a ``Folder`` pages of partitions, one partition after the 
 what it gathered; the manifest is theirs. A folder may live in another process (parallel.py).
 """
 
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 import attrs
 import trio
 
 from querator.analytics import warehouse
-from querator.analytics.arrow import ArrowTable
 from querator.analytics.directory import Archive, day_name
 from querator.analytics.ledger import CheckpointUnreadable, Ledger
 from querator.analytics.manifest import EVENTS, FOLDS, PAYLOADS, ArchiveError, Mark, Part, digest
-from querator.analytics.rows import RowBuffer
+from querator.analytics.rows import Gathered, RowBuffer
 from querator.core import limits
 from querator.core.ids import Duration, PartitionId
 from querator.core.invariants import check
@@ -160,30 +160,40 @@ class LocalFolder:
         check(ledger is not None, "records before a partition was begun")
         if ledger is None:
             return False
-        clock = self._env.clock
-        sliced = clock.monotonic()
-        for record in page:
+        if page:
             dirty = self._dirty.get(ledger.partition)
             if dirty is None:
                 dirty = self._dirty[ledger.partition] = _Dirty(ledger, 0, 0)
-            for _ in ledger.folding(record):
+            clock = self._env.clock
+            sliced = clock.monotonic()
+            for _ in self._fold(dirty, page):
                 worked = clock.monotonic() - sliced
                 if worked > limits.EXPORT_SLICE:
                     await self._rest(worked)
                     sliced = clock.monotonic()
-            rows = ledger.short_rows
-            self._buffer.extend(rows)
-            dirty.rows += len(rows)
-            if rows:
-                dirty.last_at = rows[-1][3]
-            self._records += 1
-            if record.payload:
-                self._take_payloads(record, rows[-1][3] if rows else record.written_at)
         await trio.lowlevel.checkpoint()
         return (
             self._buffer.rows >= limits.EXPORT_STEP_ROWS
             or self._payload_bytes >= limits.EXPORT_STEP_PAYLOAD_BYTES
         )
+
+    def _fold(self, dirty: _Dirty, page: list[Record]) -> Iterator[None]:
+        """In steps, as of ``Ledger.folding``."""
+        ledger, buffer = dirty.ledger, self._buffer
+        before = buffer.rows
+        buffer.pop_last_at()
+        if not any(record.payload for record in page):
+            yield from ledger.folding_page(page, buffer)
+        else:
+            for record in page:
+                yield from ledger.folding(record)
+                rows = ledger.short_rows
+                buffer.extend(rows)
+                if record.payload:
+                    self._take_payloads(record, rows[-1][3] if rows else record.written_at)
+        dirty.rows += buffer.rows - before
+        dirty.last_at = buffer.pop_last_at() or dirty.last_at
+        self._records += len(page)
 
     async def _rest(self, worked: int) -> None:
         """Leave the event loop to others, after so many microseconds of work."""
@@ -227,9 +237,9 @@ class LocalFolder:
 
     async def _write(self, connection: warehouse.Connection, generation: int) -> Made:
         parts: list[Part] = []
-        table = await self._env.threads.run(self._buffer.table)
-        for day in self._buffer.days():
-            parts.append(await self._write_day(connection, table, day, generation))
+        rows = await self._env.threads.run(self._buffer.gathered)
+        for day in rows.days:
+            parts.append(await self._write_day(connection, rows, day, generation))
         payload_parts: list[Part] = []
         for day in sorted(dict.fromkeys(row[0] for row in self._payload_rows)):
             payload_parts.append(await self._write_payload_day(connection, day, generation))
@@ -237,10 +247,11 @@ class LocalFolder:
             await self._write_fold(dirty, self._marks.get(partition), generation)
             for partition, dirty in sorted(self._dirty.items())
         ]
-        return Made(parts, payload_parts, marks, self._records, self._buffer.rows, self._buffer.items)
+        items = sum(part.items for part in parts)
+        return Made(parts, payload_parts, marks, self._records, self._buffer.rows, items)
 
     async def _write_day(
-        self, connection: warehouse.Connection, table: ArrowTable, day: int, generation: int
+        self, connection: warehouse.Connection, rows: Gathered, day: int, generation: int
     ) -> Part:
         counted: list[tuple[int, int]] = []
         name = f"{EVENTS}/day={day_name(day)}/part-{generation:08}{self._suffix}.parquet"
@@ -249,7 +260,7 @@ class LocalFolder:
             day_name(day),
             0,
             0,
-            lambda path: counted.append(warehouse.write_rows(connection, table, day, path)),
+            lambda path: counted.append(warehouse.write_rows(connection, rows, day, path)),
             is_compacted=False,
         )
         return attrs.evolve(part, rows=counted[0][0], items=counted[0][1])

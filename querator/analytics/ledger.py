@@ -12,7 +12,7 @@ dedupe keys, the memory of settlements.
 import zlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import groupby
 from typing import Any, Final, TypeAlias
@@ -21,12 +21,16 @@ import attrs
 import msgspec
 
 from querator.analytics.everyday import Everyday, Piece
-from querator.analytics.rows import AnyRow, Row, full_row
+from querator.analytics.rows import AnyRow, Row, RowBuffer, full_row
+from querator.analytics.sweep import Refused, Sweep
+from querator.analytics.swept import SweptRows
+from querator.analytics.writeback import write_back
 from querator.core import events as ev
 from querator.core.deadlines import Deadlines
 from querator.core.evolve import evolve
 from querator.core.ids import NEVER, PartitionId, Position
 from querator.core.invariants import InvariantViolation, check
+from querator.core.limits import EXPORT_STRETCH_EVENTS, EXPORT_SWEEP_EVENTS
 from querator.core.loading import load
 from querator.core.segments import BEHIND, DEAD, GONE, READY, RESERVED, SCHEDULED, SEGMENT_BITS
 from querator.core.settled import SettledMemory
@@ -35,10 +39,13 @@ from querator.core.state import PartitionState, Reservation
 from querator.errors import CorruptRecord
 from querator.log.codec import GENESIS, check_chain, check_record, decode_columns, name_of, tail_of
 from querator.log.records import Record, Tail
+from querator.log.skim import Skimmed
 from querator.log.small import decode_small
 
 VERSION: Final = 1
 _STEP_EVENTS: Final = 64
+_PAUSE_MAX: Final = 64
+"""Where sweeping never succeeds, trying costs a hundredth or so."""
 
 _NEEDLESS: Final = tuple(
     field.name for field in attrs.fields(ev.Attributes) if field.name not in ("kind", "key", "attempts")
@@ -121,6 +128,10 @@ class Ledger:
         self._state.settled = _Forgetful()
         self._state.ends = _NoDeadlines()
         self._everyday = Everyday(self._state, self._past, self._take_unusual, self._pieces)
+        self._sweep: Sweep | None = None
+        self._pause = 0
+        """So many records are folded event by event before sweeping is tried again."""
+        self._pause_next = 1
 
     @property
     def position(self) -> Position:
@@ -131,9 +142,12 @@ class Ledger:
 
     def checkpoint(self) -> bytes:
         """The ledger as bytes. Costs as much as there are live items."""
+        self._write_back()
         self._everyday.give_all()
         state = self._state
         tail = self.tail
+        for segment in state.segments.values():
+            segment.revision = 0  # when it changed last is for snapshots, and depends on the way of folding
         packed = msgspec.msgpack.encode(
             _Checkpoint(
                 VERSION,
@@ -142,7 +156,7 @@ class Ledger:
                 0 if tail is None else tail.nonce,
                 encode_head(state),
                 [encode_segment(segment) for segment in state.segments.values()],
-                self._past,
+                dict(sorted(self._past.items())),
             )
         )
         return zlib.compress(packed, 1)
@@ -197,10 +211,8 @@ class Ledger:
 
         To be gone through to its end; a ledger that was left in the middle of a record is of no use.
         """
-        if record.partition != self.partition:
-            raise CorruptRecord(f"a record of partition {record.partition} in the log of {self.partition}")
-        check_chain(record, self.tail)
-        check_record(record)
+        self._check(record, self.tail)
+        self._write_back()
         self._rows = []
         self._position = record.position
         self._state.position = record.position
@@ -216,6 +228,70 @@ class Ledger:
             raise CorruptRecord(f"{name_of(record)} has an event that does not fit: {error}") from error
         self.tail = tail_of(record)
 
+    def folding_page(self, page: Sequence[Record], into: RowBuffer) -> Iterator[None]:
+        """Fold these records, and add their rows; in steps, each a millisecond or two at most.
+
+        Raises:
+            CorruptRecord: see ``fold``.
+        """
+        start = 0
+        while start < len(page):
+            count = 0 if self._pause else self._take_stretch(page, start, into)
+            start += count
+            if count:
+                yield
+                continue
+            self._pause = max(0, self._pause - 1)
+            yield from self.folding(page[start])
+            into.extend(self._rows)
+            start += 1
+
+    def _take_stretch(self, page: Sequence[Record], start: int, into: RowBuffer) -> int:
+        """Sweep from this record on as far as everything is everyday; how many records that were."""
+        stretch = Skimmed()
+        tail = self.tail
+        for index in range(start, len(page)):
+            record = page[index]
+            try:
+                self._check(record, tail)
+            except CorruptRecord:
+                break  # whoever folds it says so
+            if not stretch.take(record.position, record.events):
+                break
+            tail = tail_of(record)
+            if stretch.events >= EXPORT_STRETCH_EVENTS:
+                break
+        count = len(stretch.positions)
+        if count and self._sweep_stretch(stretch, into.swept):
+            self.tail = tail
+            self._pause_next = 1
+            return count
+        self._pause = self._pause_next
+        self._pause_next = min(2 * self._pause_next, _PAUSE_MAX)
+        return 0
+
+    def _sweep_stretch(self, stretch: Skimmed, rows: SweptRows) -> bool:
+        sweep = self._sweep
+        if sweep is None or sweep.tables is not rows.tables or sweep.events >= EXPORT_SWEEP_EVENTS:
+            self._write_back()
+            try:
+                sweep = self._sweep = Sweep(self._state, self._everyday, rows)
+            except Refused:
+                return False
+        return sweep.take(stretch, self.partition)
+
+    def _write_back(self) -> None:
+        """The state catches up with what was swept."""
+        if self._sweep is not None:
+            write_back(self._sweep, self._state, self._past, self._everyday)
+            self._sweep = None
+
+    def _check(self, record: Record, tail: Tail | None) -> None:
+        if record.partition != self.partition:
+            raise CorruptRecord(f"a record of partition {record.partition} in the log of {self.partition}")
+        check_chain(record, tail)
+        check_record(record)
+
     def _take_unusual(self, event: ev.Event) -> None:
         handler = self._handlers.get(type(event))
         if handler is None:
@@ -225,6 +301,7 @@ class Ledger:
 
     def counts(self) -> dict[str, int]:
         """Items by state, as the core counts them."""
+        self._write_back()
         self._everyday.give_all()
         state = self._state
         return {

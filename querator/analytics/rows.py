@@ -1,7 +1,8 @@
 """What one exported row is: a *run* of consecutive items that one event did the same to.
 
 A row is a tuple in the order of ``COLUMNS``; numbers are integers (0: none), texts are strings
-("": none). Rows gather in a ``RowBuffer`` and leave it as columns, texts by dictionary.
+("": none). Rows gather in a ``RowBuffer`` and leave it as columns, texts by dictionary. Rows that were
+folded in bulk are no tuples (swept.py).
 """
 
 from array import array
@@ -10,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
+from querator.analytics import swept
 from querator.analytics.arrow import ArrowTable, TextColumn
 
 Row: TypeAlias = "tuple[Any, ...]"
@@ -151,32 +153,64 @@ def full_row(row: AnyRow) -> Row:
     return tuple(spec.value if isinstance(spec, _Always) else row[spec] for spec in _SHAPES[len(row)])
 
 
+@attrs.frozen
+class Gathered:
+    """Rows on their way to a file."""
+
+    tables: dict[str, ArrowTable]
+    """By the name that ``source`` knows them by; kept alive until the rows are written."""
+    source: str
+    """SQL: a relation of the raw columns."""
+    days: list[int]
+    """Of the rows, since 1970-01-01, ascending."""
+    is_sorted: bool
+    """Whether they are in order of partition, position and number."""
+
+
 class RowBuffer:
     """Rows that wait to be written, as columns. Owned by one export."""
 
     def __init__(self) -> None:
+        self.swept = swept.SweptRows()
+        """Those that were folded in bulk: whoever does, adds them."""
         self._loose: list[AnyRow] = []
         """The newest rows, not yet in columns: turning many at once is cheaper."""
         self._numbers: list[array[int]] = []
         self._texts: list[dict[str, int]] = []
         self._days: dict[int, None] = {}
-        self.rows = 0
-        self.items = 0
-        """Item events (the sum of ``items``) of the rows that are in columns."""
+        self._rows = 0
+        self._last_at = 0
         self.clear()
 
     def clear(self) -> None:
+        self.swept.clear()
         self._loose = []
         self._days = {}
         self._numbers = [array("i" if is_text else "q") for is_text in _IS_TEXT]
         self._texts = [{"": 0} if is_text else {} for is_text in _IS_TEXT]
-        self.rows = 0
-        self.items = 0
+        self._rows = 0
+        self._last_at = 0
+
+    @property
+    def rows(self) -> int:
+        return self._rows + len(self.swept)
+
+    def pop_last_at(self) -> int:
+        """When the last of what was added since this was asked before happened; 0: nothing was.
+
+        All of it is to be of one partition, where time does not go back.
+        """
+        last_at = max(self._last_at, self.swept.last_at)
+        self._last_at = self.swept.last_at = 0
+        return last_at
 
     def extend(self, rows: list[AnyRow]) -> None:
         """Take over these rows."""
+        if not rows:
+            return
         self._loose += rows
-        self.rows += len(rows)
+        self._rows += len(rows)
+        self._last_at = rows[-1][3]
         if len(self._loose) >= _LOOSE_MAX:
             self._settle()
 
@@ -202,7 +236,6 @@ class RowBuffer:
                 into.extend(array("i", self._indexes(index, columns[spec])))
             else:
                 into.extend(array("q", columns[spec]))
-        self.items += sum(self._numbers[_ITEMS][-count:])
         happened = self._numbers[_AT][-count:]
         first, last = min(happened) // _DAY, max(happened) // _DAY
         days = (first,) if first == last else dict.fromkeys(at // _DAY for at in happened)
@@ -215,24 +248,31 @@ class RowBuffer:
                 texts[text] = len(texts)
         return list(map(texts.__getitem__, values))
 
-    def table(self) -> ArrowTable:
-        """What is here, readable as long as the table is kept and nothing is added."""
+    def gathered(self) -> Gathered:
+        """What is here, readable as long as it is kept and nothing is added."""
         self._settle()
-        return ArrowTable(
-            {
-                column.name: TextColumn(numbers, list(texts)) if column.kind == "text" else numbers
-                for column, numbers, texts in zip(COLUMNS, self._numbers, self._texts, strict=True)
-            }
+        tables: dict[str, ArrowTable] = {}
+        sources: list[str] = []
+        if self._rows:
+            tables["raw_rows"] = ArrowTable(
+                {
+                    column.name: TextColumn(numbers, list(texts)) if column.kind == "text" else numbers
+                    for column, numbers, texts in zip(COLUMNS, self._numbers, self._texts, strict=True)
+                }
+            )
+            sources.append("FROM raw_rows")
+        if len(self.swept):
+            tables["swept_rows"] = self.swept.table()
+            sources.append(f"{swept.SELECT} FROM swept_rows")
+        return Gathered(
+            tables,
+            f"({' UNION ALL '.join(sources)})",
+            sorted({**self._days, **dict.fromkeys(self.swept.days())}),
+            self.swept.is_sorted and not self._rows,
         )
-
-    def days(self) -> list[int]:
-        """The days (since 1970-01-01) of the rows, ascending."""
-        self._settle()
-        return sorted(self._days)
 
 
 _AT: Final = NAMES.index("happened_at")
-_ITEMS: Final = NAMES.index("items")
 _DAY: Final = 86_400_000_000
 _LOOSE_MAX: Final = 1_024
 """Turning these takes a millisecond or two, in which a live server does nothing else."""

@@ -10,8 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import duckdb
 
-from querator.analytics.arrow import ArrowTable
-from querator.analytics.rows import select_list
+from querator.analytics.rows import Gathered, select_list
 from querator.errors import QueratorError
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
@@ -73,19 +72,24 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def write_rows(connection: Connection, table: ArrowTable, day: int, path: Path) -> tuple[int, int]:
+def write_rows(connection: Connection, rows: Gathered, day: int, path: Path) -> tuple[int, int]:
     """Write the rows of one day (since 1970-01-01) to a Parquet file; how many (rows, item events)."""
-    connection.register("raw_rows", table)
+    for name, table in rows.tables.items():
+        connection.register(name, table)
     try:
-        start = day * 86_400_000_000
-        picked = f"FROM raw_rows WHERE happened_at >= {start} AND happened_at < {start + 86_400_000_000}"
+        picked = f"FROM {rows.source}"
+        if rows.days != [day]:
+            start = day * 86_400_000_000
+            picked += f" WHERE happened_at >= {start} AND happened_at < {start + 86_400_000_000}"
         counted = connection.execute(f"SELECT count(*), sum(items)::BIGINT {picked}").fetchone()
+        order = "" if rows.is_sorted else "ORDER BY partition, position, seq"
         connection.execute(
-            f"COPY (SELECT {select_list()} {picked} ORDER BY partition, position, seq)"
-            f" TO {quoted(str(path))} ({_PARQUET})"
+            f"COPY (SELECT {select_list()} {picked} {order}) TO {quoted(str(path))} ({_PARQUET})"
         )
     finally:
-        connection.unregister("raw_rows")
+        for name, table in rows.tables.items():
+            connection.unregister(name)
+            table.forget_readers()
     return (0, 0) if counted is None else (counted[0], counted[1] or 0)
 
 

@@ -132,18 +132,20 @@ class Reservation:
 
     def open_ranges(self) -> tuple[tuple[int, int], ...]:
         """The (first index, count) ranges that are still held."""
-        marks = self.marks
-        if marks is None:
-            return ((0, self.count),)
-        ranges: list[tuple[int, int]] = []
-        start = marks.find(OPEN)
-        while start >= 0:
-            end = start
-            while end < self.count and marks[end] == OPEN:
-                end += 1
-            ranges.append((start, end - start))
-            start = marks.find(OPEN, end)
-        return tuple(ranges)
+        return ((0, self.count),) if self.marks is None else open_ranges(self.marks)
+
+
+def open_ranges(marks: bytearray) -> tuple[tuple[int, int], ...]:
+    """The (first index, count) ranges that have no verb yet."""
+    ranges: list[tuple[int, int]] = []
+    start = marks.find(OPEN)
+    while start >= 0:
+        end = start
+        while end < len(marks) and marks[end] == OPEN:
+            end += 1
+        ranges.append((start, end - start))
+        start = marks.find(OPEN, end)
+    return tuple(ranges)
 
 
 @attrs.define

@@ -52,6 +52,7 @@ _TYPECODES: Final = {
     _BASE_16: "H",
     _BASE_32: "I",
 }
+_WIDTHS: Final = {typecode: array(typecode).itemsize for typecode in "BHIq"}
 _IS_BIG_ENDIAN: Final = sys.byteorder == "big"
 
 
@@ -174,15 +175,23 @@ def take_integers(reader: Reader, count: int) -> Sequence[int]:
             raise CorruptRecord("the data ends in the middle of a column")
         reader.position = end
         return [layout.unpack_from(data, start)[0]] * count
-    reader.position = start
-    if code == _CONSECUTIVE:
-        first = reader.number(_I64)
-        return range(first, first + count)
-    if code not in _TYPECODES:
+    typecode = _TYPECODES.get(code)
+    base = 0
+    if typecode is None and code != _CONSECUTIVE:
         raise CorruptRecord(f"there is no column of integers of type {code}")
-    base = reader.number(_I64) if code >= _BASE_8 else 0
-    values = array(_TYPECODES[code])
-    values.frombytes(reader.bytes(count * values.itemsize))
+    if typecode is None or code >= _BASE_8:
+        if start + 8 > len(data):
+            raise CorruptRecord("the data ends in the middle of a column")
+        base = _I64.unpack_from(data, start)[0]
+        start += 8
+        if typecode is None:
+            reader.position = start
+            return range(base, base + count)
+    end = start + count * _WIDTHS[typecode]
+    if end > len(data):
+        raise CorruptRecord("the data ends in the middle of a column")
+    reader.position = end
+    values = array(typecode, data[start:end])
     if _IS_BIG_ENDIAN:
         values.byteswap()
     if code >= _BASE_8:
@@ -588,12 +597,12 @@ class AttributeBatches:
         size = sum(map(bool, is_present))
         lengths = take_integers(reader, size)
         _total(lengths)
-        columns = [self._take_values(reader, codec, lengths) for _, codec in self.names]
+        columns = [self.take_values(reader, codec, lengths) for _, codec in self.names]
         found = map(Attributes, *columns)
         return [next(found) if there else None for there in is_present]
 
     @staticmethod
-    def _take_values(reader: Reader, codec: Column, lengths: Sequence[int]) -> list[Any]:
+    def take_values(reader: Reader, codec: Column, lengths: Sequence[int]) -> list[Any]:
         shape = take_integers(reader, len(lengths))
         if not any(shape):
             return [None] * len(lengths)

@@ -75,11 +75,11 @@ def test_a_whole_step_of_rows_that_have_little_in_common_is_written_within_it(tm
         row[2:4] = seq, START + seq
         rows.append(tuple(row))
     buffer.extend(rows)
-    table = buffer.table()
+    gathered = buffer.gathered()
     for memory in (limits.SERVER_EXPORT_MEMORY, limits.WORKER_EXPORT_MEMORY):
         path = tmp_path / f"{memory}.parquet"
         connection = warehouse.open_database(memory_limit=memory, threads=1, temporary=tmp_path / "tmp")
-        written, _ = warehouse.write_rows(connection, table, day, path)
+        written, _ = warehouse.write_rows(connection, gathered, day, path)
         assert written == limits.EXPORT_STEP_ROWS
         assert warehouse.count_rows(connection, [path]) == written
         connection.close()
