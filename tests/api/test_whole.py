@@ -295,3 +295,21 @@ async def test_who_sends_home_more_than_may_be_on_its_way_is_told_that_there_is_
             total += sent["redriven"]
             await trio.sleep(1)
         assert total == 5
+
+
+async def test_a_queue_of_the_longest_name_is_produced_to_and_reserved_from(
+    autojump_clock: MockClock,
+) -> None:
+    """QUEUE_NAME_BYTES_MAX."""
+    name = "x" * limits.QUEUE_NAME_BYTES_MAX
+    async with node(MemoryDisk()) as (_, env), client(env) as peer:
+        await create(peer, name=name)
+        made = await one(peer, wire.Produce(id=1, queue=name, payloads=[b"a"]))
+        assert isinstance(made, wire.Produced)
+        held = await one(peer, wire.Reserve(id=2, queue=name))
+        assert isinstance(held, wire.Reserved)
+        counted = await one(peer, wire.Stats(id=3, queue=name))
+        assert not isinstance(counted, wire.Rejected)
+        refused = await one(peer, wire.Reserve(id=4, queue=name + "x"))
+        assert isinstance(refused, wire.Rejected)
+        assert (refused.code, refused.field) == ("invalid", "queue")

@@ -19,8 +19,12 @@ from querator.api.http import (
     user_calls,
 )
 from querator.api.http.messages import Message, Reply
+from querator.core.limits import QUEUE_NAME_BYTES_MAX
 
 SMALL_BODY: Final = 512
+"""Beside the queue's name, which alone may have as many bytes."""
+NAME_ROOM: Final = 6 * QUEUE_NAME_BYTES_MAX
+"""How long a queue's name can be in JSON, where each of its characters may be escaped."""
 USUAL_BODY: Final = 256_000
 UPDATE_BODY: Final = 512_000
 IMPORT_BODY: Final = 64_000_000

@@ -1,12 +1,21 @@
 """The HTTP API's handler: from a request's bytes to a response's, in the order of CONTRACT.md 1.1."""
 
+import json
 from typing import Final
 
 from querator import telemetry
 from querator.api.catalog_access import FAULT_TEXTS
 from querator.api.exchange import HttpRequest, HttpResponse
 from querator.api.http.door import Door
-from querator.api.http.endpoints import BY_PATH, PRODUCE_BODY, USUAL_BODY, Endpoint, size_text
+from querator.api.http.endpoints import (
+    BY_PATH,
+    NAME_ROOM,
+    PRODUCE_BODY,
+    SMALL_BODY,
+    USUAL_BODY,
+    Endpoint,
+    size_text,
+)
 from querator.api.http.json_codec import DecodeError, decode_json, encode_json
 from querator.api.http.messages import Message, Reply
 from querator.api.http.negotiation import Encoding, answer_encoding, body_encoding, error_encoding
@@ -25,6 +34,7 @@ from querator.api.http.refusals import (
 )
 from querator.api.http.timing import Timings
 from querator.core.catalog import Principal
+from querator.core.limits import QUEUE_NAME_BYTES_MAX
 
 _BEARER: Final = "Bearer "
 
@@ -49,7 +59,10 @@ class HttpApi:
     def body_limit(self, path: str) -> int:
         """See HttpHandler. A path that is none has the usual limit: it is refused anyway."""
         endpoint = BY_PATH.get(path)
-        return USUAL_BODY if endpoint is None else self._body_bytes_max(endpoint)
+        if endpoint is None:
+            return USUAL_BODY
+        bound = self._body_bytes_max(endpoint)
+        return bound + NAME_ROOM if bound == SMALL_BODY else bound
 
     def _body_bytes_max(self, endpoint: Endpoint) -> int:
         bound = endpoint.body_bytes_max
@@ -104,13 +117,29 @@ class HttpApi:
 
     def _decode(self, request: HttpRequest, endpoint: Endpoint) -> Message:
         bound = self._body_bytes_max(endpoint)
-        if request.is_too_large or len(request.body) > bound:
-            raise Refused(BAD_REQUEST, f"request body exceeds {size_text(bound)} limit")
+        body = request.body
+        over = Refused(BAD_REQUEST, f"request body exceeds {size_text(bound)} limit")
+        may_be_named = bound == SMALL_BODY and len(body) <= SMALL_BODY + NAME_ROOM
+        if request.is_too_large or (len(body) > bound and not may_be_named):
+            raise over
         decode = decode_json if body_encoding(request.headers) is Encoding.JSON else decode_protobuf
         try:
-            return decode(request.body, endpoint.request)
+            message = decode(body, endpoint.request)
         except DecodeError as error:
-            raise Refused(CONTENT_ERROR, str(error)) from error
+            raise over if len(body) > bound else Refused(CONTENT_ERROR, str(error)) from error
+        if len(body) > bound and len(body) - _name_bytes(body, message) > bound:
+            raise over
+        return message
+
+
+def _name_bytes(body: bytes, message: Message) -> int:
+    """How much of the body is the name of a queue, if it may have that name."""
+    name: str = getattr(message, "queue_name", "")
+    plain = name.encode()
+    if len(plain) > QUEUE_NAME_BYTES_MAX:
+        return 0
+    escaped = json.dumps(name)[1:-1].encode()
+    return len(escaped) if escaped in body else len(plain)
 
 
 def _encode(message: Message, encoding: Encoding) -> bytes:

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any, Final
 
-from querator.api.http.endpoints import ENDPOINTS, PRODUCE_BODY, Endpoint, size_text
+from querator.api.http.endpoints import ENDPOINTS, PRODUCE_BODY, SMALL_BODY, Endpoint, size_text
 from querator.api.http.examples import EXAMPLES
 from querator.api.http.messages import INT32_MAX, INT32_MIN, Message, Reply
 from querator.api.http.refusals import CODE_TEXTS, OK
@@ -57,6 +57,7 @@ def document() -> dict[str, Any]:
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
     bound = endpoint.body_bytes_max
     size = PRODUCE_BODY_DEFAULT if bound == PRODUCE_BODY else bound
+    beside = " beside the queue's name" if size == SMALL_BODY else ""
     responses = {str(OK): _response("Done", endpoint.reply)}
     for status, text in _STATUS_TEXTS.items():
         responses[str(status)] = _response(f"{CODE_TEXTS[status]}: {text}", Reply)
@@ -64,7 +65,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "operationId": endpoint.path.removeprefix("/v1/").replace("/", "."),
         "tags": [endpoint.path.removeprefix("/v1/").split(".")[0]],
-        "description": f"{needs} The body has at most {size_text(size)}.",
+        "description": f"{needs} The body has at most {size_text(size)}{beside}.",
         "requestBody": {"required": True, "content": _request(endpoint)},
         "responses": responses,
     }

@@ -5,11 +5,12 @@ import json
 import pytest
 
 from querator.api.exchange import HttpRequest
-from querator.api.http.endpoints import ENDPOINTS
+from querator.api.http.endpoints import ENDPOINTS, SMALL_BODY
 from querator.api.http.handler import HttpApi
 from querator.api.http.messages import QueuesInfoRequest, Reply
 from querator.api.http.proto import duh_pb2, querator_pb2
 from querator.api.http.proto_codec import encode_protobuf
+from querator.core.limits import QUEUE_NAME_BYTES_MAX
 from tests.api.http.client import open_client
 
 PROTOBUF = "application/protobuf"
@@ -161,7 +162,7 @@ async def test_protobuf_is_answered_when_it_is_asked_for(autojump_clock: object)
 async def test_bodies_over_the_limit_are_refused(endpoint: object, autojump_clock: object) -> None:
     async with open_client() as client:
         path = endpoint.path  # type: ignore[attr-defined]
-        limit = client.api.body_limit(path)
+        limit = client.api._body_bytes_max(endpoint)  # type: ignore[arg-type]
         at_limit = await client.send(path, b" " * limit)
         assert at_limit.status == 455, "read, and no JSON"
         over = await client.send(path, b" " * (limit + 1))
@@ -169,6 +170,36 @@ async def test_bodies_over_the_limit_are_refused(endpoint: object, autojump_cloc
         assert over.message.startswith("request body exceeds ")
         cut = await client.api.handle(HttpRequest("POST", path, {}, b"", is_too_large=True))
         assert cut.body == over.body
+
+
+@pytest.mark.parametrize("name", ["x" * QUEUE_NAME_BYTES_MAX, "\u00fc" * (QUEUE_NAME_BYTES_MAX // 2)])
+@pytest.mark.parametrize("escaped", [True, False])
+async def test_a_queue_of_the_longest_name_is_leased_from(
+    name: str, autojump_clock: object, *, escaped: bool
+) -> None:
+    """QUEUE_NAME_BYTES_MAX: 512 bytes of body do not count the name, however it is written."""
+
+    def body(**fields: object) -> bytes:
+        return json.dumps({"queue_name": name, **fields}, ensure_ascii=escaped).encode()
+
+    async with open_client() as client:
+        await client.create(name)
+        await client.produce(name, "x")
+        lease = {"client_id": "c", "batch_size": 1, "request_timeout": "1s"}
+        leased = await client.send("/v1/queue.lease", body(**lease))
+        assert (leased.status, len(leased.json["items"])) == (200, 1)
+        for path, fields in (("queue.stats", {}), ("queue.reload", {}), ("queue.clear", {"queue": True})):
+            assert (await client.send(f"/v1/{path}", body(**fields))).status == 200
+        too_much = await client.send("/v1/queue.lease", body(**lease | {"client_id": "c" * SMALL_BODY}))
+        assert (too_much.status, too_much.message) == (400, "request body exceeds 512B limit")
+        longer = json.dumps({"queue_name": name + "xx"}).encode()
+        assert (await client.send("/v1/queue.lease", longer)).message == "request body exceeds 512B limit"
+        proto = {"content-type": PROTOBUF}
+        request = querator_pb2.QueueLeaseRequest(queue_name=name, client_id="c", batch_size=1)  # type: ignore[attr-defined]
+        request.request_timeout = "1s"
+        await client.produce(name, "y")
+        sent = await client.send("/v1/queue.lease", request.SerializeToString(), headers=proto)
+        assert sent.status == 200
 
 
 async def test_a_bug_costs_one_request(autojump_clock: object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,8 +97,8 @@ async def test_endpoints_are_those_of_the_contract(autojump_clock: object) -> No
                 endpoint.path,
                 endpoint.request.__name__,
                 endpoint.reply.__name__,
-                api.body_limit(endpoint.path),
-                size_text(api.body_limit(endpoint.path)),
+                api._body_bytes_max(endpoint),
+                size_text(api._body_bytes_max(endpoint)),
             )
             for endpoint in ENDPOINTS
             if not endpoint.path.startswith("/v1/x/")
