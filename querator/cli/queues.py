@@ -47,9 +47,12 @@ class Settings:
     expire_timeout: Annotated[
         str | None, Parameter(help="How long an item may wait before it is dead (expired); 0: for ever.")
     ] = None
-    attempts_max: Annotated[int | None, Parameter(help="Attempts before an item is dead; 0: no limit.")] = (
-        None
-    )
+    attempts_max: Annotated[
+        int | None,
+        Parameter(
+            name=("--attempts-max", "--max-attempts"), help="Attempts before an item is dead; 0: no limit."
+        ),
+    ] = None
     backoff_base: Annotated[str | None, Parameter(help="Delay after the first failed attempt; 0: none.")] = (
         None
     )

@@ -32,6 +32,11 @@ def test_a_queue_from_beginning_to_end(on: Run) -> None:
     assert on("queues", "info", "life").code == 3
 
 
+def test_the_limit_of_attempts_is_said_in_either_order_of_words(on: Run) -> None:
+    assert on("queues", "create", "either", "--json", "--max-attempts", "3").json[0]["attempts_max"] == 3
+    assert on("queues", "update", "either", "--json", "--attempts-max", "4").json[0]["attempts_max"] == 4
+
+
 def test_creating_twice_is_refused_unless_that_is_fine(on: Run, queue: str) -> None:
     again = on("queues", "create", queue)
     assert again.code == 3
