@@ -39,13 +39,20 @@ from querator.core.ids import (
     ReservationNumber,
     SessionId,
 )
-from querator.core.limits import IN_FLIGHT_ITEMS_MAX, RESERVATION_END_LAG, SESSION_GRACE, WINDOW_BYTES_MAX
+from querator.core.limits import (
+    IN_FLIGHT_ITEMS_MAX,
+    RESERVATION_END_LAG,
+    SESSION_GRACE,
+    STATS_WAIT,
+    WINDOW_BYTES_MAX,
+)
 from querator.core.replies import Code, Done, PartitionStats, Rejected
 from querator.env import Env
 
 _OF_PARTITION: Final = 0
 _OF_QUEUE: Final = 1
 _OF_SESSION: Final = 2
+_OF_STATS: Final = 3
 _KINDS: Final = 4
 """An alarm's key is number * 4 + kind."""
 
@@ -107,6 +114,7 @@ class Broker:
         self.may_decide: Callable[[], Rejected | None] = _always
         """Asked at the beginning of each turn: why nothing may be decided or answered in it."""
         self._barred: Rejected | None = None
+        self._gatherings: dict[int, _StatsGathering] = {}
 
     # --- turns ----------------------------------------------------------------------------------
 
@@ -491,6 +499,14 @@ class Broker:
         gathering = _StatsGathering(self, requester, request, runtime)
         for partition in runtime.partitions:
             self.command(gathering, 0, partition, ReadStats())
+        if gathering.is_open and len(runtime.partitions) > 1:
+            number = gathering.number = next(self._numbers)
+            self._gatherings[number] = gathering
+            self.alarms.set(number * _KINDS + _OF_STATS, self.now + STATS_WAIT)
+
+    def end_gathering(self, gathering: "_StatsGathering") -> None:
+        if self._gatherings.pop(gathering.number, None) is not None:
+            self.alarms.set(gathering.number * _KINDS + _OF_STATS, None)
 
     # --- sessions ---------------------------------------------------------------------------------
 
@@ -628,6 +644,10 @@ class Broker:
                 session = self._session_of_number.get(number)
                 if session is not None:
                     self._end_session(session)
+            elif kind == _OF_STATS:
+                gathering = self._gatherings.get(number)
+                if gathering is not None:
+                    gathering.wait_no_more()
         self.end_turn()
 
     def _overdue(self, queue: QueueRuntime) -> None:
@@ -761,7 +781,8 @@ class Broker:
 
 @attrs.define(eq=False)
 class _StatsGathering:
-    """Collects the counters of a queue's partitions, each as of its committed position."""
+    """Collects the counters of a queue's partitions, each as of its committed position. A partition that
+    does not answer is not waited for long, if another one has: a producer wants to know where to go."""
 
     broker: Broker
     requester: Requester
@@ -771,13 +792,31 @@ class _StatsGathering:
     generation: int = 0
     is_open: bool = True
     answers: list[PartitionStats | Rejected] = attrs.Factory(list)
+    number: int = 0
+    is_late: bool = False
 
     def deliver(self, deliveries: list[Delivery]) -> None:
+        if not self.is_open:
+            return
         for _, reply in deliveries:
             if isinstance(reply, Rejected | PartitionStats):
                 self.answers.append(reply)
-        if len(self.answers) < len(self.queue.partitions):
-            return
+        if len(self.answers) >= len(self.queue.partitions) or (self.is_late and self._has_counters):
+            self._finish()
+
+    def wait_no_more(self) -> None:
+        """What has answered is enough; if nothing has, the next that does."""
+        self.is_late = True
+        if self._has_counters:
+            self._finish()
+
+    @property
+    def _has_counters(self) -> bool:
+        return any(isinstance(answer, PartitionStats) for answer in self.answers)
+
+    def _finish(self) -> None:
+        self.is_open = False
+        self.broker.end_gathering(self)
         subscriptions, parked = self.broker.demand_counts(self.queue.name)
         stats = [answer for answer in self.answers if isinstance(answer, PartitionStats)]
         stats.sort(key=_by_partition)

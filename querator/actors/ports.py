@@ -158,7 +158,8 @@ class BrokerPort(Protocol):
         """Any other command, to one partition."""
 
     def stats(self, requester: Requester, request: int, queue: QueueName) -> None:
-        """Delivers QueueStats, once every partition's counters are committed."""
+        """Delivers QueueStats, once every partition's counters are committed, or some are and STATS_WAIT
+        is over."""
 
     def watch_item(
         self, requester: Requester, request: int, partition: PartitionId, item: ItemNumber

@@ -214,6 +214,9 @@ QUEUES_MAX: Final = 10_000
 PARTITIONS_PER_QUEUE_MAX: Final = 1_024
 KEY_SLOTS: Final = 1_024
 
+STATS_WAIT: Final = Duration(500_000)
+"""How long a queue's counters wait for a partition that does not answer, when another one has."""
+
 # --- Catalog ----------------------------------------------------------------------------------
 NAMESPACE_NAME_BYTES_MAX: Final = 256
 DEAD_QUEUE_NAME_BYTES_MAX: Final = 500

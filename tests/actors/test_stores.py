@@ -8,6 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from querator.actors.node import Node, NodeOptions, open_node
+from querator.actors.ports import QueueStats
 from querator.core import events as ev
 from querator.core.catalog.commands import CreateQueue, DeleteQueue, UpdateQueue
 from querator.core.ids import PartitionId, QueueName
@@ -335,3 +336,38 @@ async def test_a_partition_whose_store_is_not_configured_says_so(autojump_clock:
             node.supervisor.whereabouts(part.id).fault for part in node.catalog.catalog.queues[Q].partitions
         ]
         assert faults == ["", "store 'b' is not configured"]
+
+
+async def test_counters_wait_shortly_for_a_partition_that_hangs(autojump_clock: MockClock) -> None:
+    """STATS_WAIT; when none answers, the first that does is enough."""
+    town = Town()
+    async with town.node(a=1, b=1) as node:
+        await create(node, Q, 2)
+        town.cables["b"].is_stuck = True
+        produce_to(node, "b")
+        await settle_down()
+        client, began = Client(node), trio.current_time()
+
+        async def counted(request: int) -> QueueStats:
+            node.broker.begin_turn()
+            node.broker.stats(client, request, Q)
+            node.broker.end_turn()
+            while all(number != request for number, _ in client.told):
+                await trio.sleep(0.01)
+            answer = client.answer(request)
+            assert isinstance(answer, QueueStats)
+            return answer
+
+        assert len((await counted(1)).partitions) == 1
+        assert 0.5 <= trio.current_time() - began < 0.6
+        town.cables["a"].is_stuck = True
+        produce_to(node, "a")
+        await settle_down()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(counted, 2)
+            await trio.sleep(3)
+            assert all(number != 2 for number, _ in client.told)
+            town.cables["a"].is_stuck = False
+        town.cables["b"].is_stuck = False
+        assert len((await counted(3)).partitions) == 2
+        assert not node.broker._gatherings
