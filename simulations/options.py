@@ -10,6 +10,8 @@ PROFILES: Final = ("swarm", "dense")
 _SEVERAL_NODES: Final = 0.2
 """Share of the runs that have them."""
 _WITH_CALLERS: Final = 0.25
+_WITH_SENDERS: Final = 0.6
+"""Share of the runs with a dead queue that have somebody who sends home what it took."""
 
 
 @attrs.frozen(kw_only=True)
@@ -36,6 +38,8 @@ class Options:
     """Clients that look at the queues' counters."""
     callers: int = 0
     """Clients of the HTTP calls."""
+    senders: int = 0
+    """Clients that work on what the dead queue took, and send it home."""
     hostiles: int = 0
     """Clients that settle what is not theirs, with stale and forged tokens."""
     produce_rate: float = 40.0
@@ -155,7 +159,7 @@ class Options:
             duplicate=maybe(0.2),
             payload_memory=dice.choice((1_000, 1 << 20)),
         )
-        return drawn._with_nodes(profile)._with_callers()
+        return drawn._with_nodes(profile)._with_callers()._with_senders()
 
     def _with_nodes(self, profile: str) -> "Options":
         """A share of the runs has several nodes. Drawn apart, so that the others are what they were."""
@@ -188,6 +192,11 @@ class Options:
         """A share of the runs has clients of the HTTP calls. Drawn apart, likewise."""
         dice = Random(f"callers/{self.seed}")
         return attrs.evolve(self, callers=dice.choice((1, 2)) if dice.random() < _WITH_CALLERS else 0)
+
+    def _with_senders(self) -> "Options":
+        """Drawn apart, likewise."""
+        dice = Random(f"senders/{self.seed}")
+        return attrs.evolve(self, senders=int(self.dead_queue and dice.random() < _WITH_SENDERS))
 
     def text(self) -> str:
         """What differs from the defaults, as JSON: ``--options`` takes it."""

@@ -17,10 +17,11 @@ from querator.actors import partition as partitions
 from querator.actors.alarms import Alarms
 from querator.actors.broker import Broker
 from querator.actors.buckets import BucketService
+from querator.actors.moves import Mover
 from querator.actors.ownership import Ownership
 from querator.actors.partition import PartitionActor
 from querator.actors.payloads import PayloadService
-from querator.actors.supervisor import Supervisor
+from querator.actors.supervisor import Supervisor, ask
 from querator.actors.writer import LogWriter
 from querator.app import Application
 from querator.client.connection import Connector
@@ -33,7 +34,7 @@ from querator.core import lanes, match
 from querator.core import replies as rep
 from querator.core import reserve as reserving
 from querator.core.demand import Subscription
-from querator.core.ids import SECOND, Duration, Instant, ItemNumber
+from querator.core.ids import SECOND, Duration, Instant, ItemNumber, PartitionId
 from querator.core.segments import SEGMENT_BITS
 from querator.core.state import PartitionState
 from querator.env.virtual import SeededRng
@@ -505,6 +506,44 @@ def move_is_taken_twice(patch: Patch) -> None:
             state.inbound[command.source] = min(last, command.first_move - 1)
 
     patch(deciding._DECIDE, "Receive", receive)
+
+
+@plant
+def sent_to_one_home(patch: Patch) -> None:
+    """What is sent back together goes to the home of the first."""
+    original = deciding._send_back
+
+    def send_back(state: PartitionState, command: cmd.SendBack, now: Instant) -> Any:
+        made: Any
+        made, reply = original(state, command, now)
+        return [attrs.evolve(event, target=made[0].target) for event in made], reply
+
+    patch(deciding._DECIDE, "SendBack", send_back)
+
+
+@plant
+def move_is_given_up_when_nobody_answers(patch: Patch) -> None:
+    """A target that does not answer for sure is taken for one that is gone, and nobody asks what it took."""
+    original = Mover._move
+
+    async def move(self: Mover, actor: PartitionActor, target: PartitionId) -> bool:
+        again = await original(self, actor, target)
+        if again and actor.is_open:
+            await ask(self._broker, actor.partition, cmd.GiveUpMoves(target))
+        return again
+
+    patch(Mover, "_move", move)
+
+
+@plant
+def snapshot_forgets_homes(patch: Patch) -> None:
+    """A state that came out of a snapshot takes all of its items for its own."""
+
+    def forget(state: PartitionState) -> None:
+        for segment in state.segments.values():
+            del segment.home_offsets[:], segment.homes[:]
+
+    _forget(patch, forget)
 
 
 @plant

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from random import Random
-from typing import Self
+from typing import Final, Self
 
 import trio
 
@@ -25,6 +25,7 @@ from simulations.options import Options
 from simulations.trace import Trace
 
 PORT = 2319
+DEAD_QUEUE: Final = "dead"
 _HEALED_WINDOW = 1_000
 
 
@@ -249,6 +250,35 @@ class Workload:
             await trio.sleep(dice.choice((0.01, 0.1, 0.4)))
 
         await self._again_and_again(env, name, number, dice, look)
+
+    async def sender(self, env: Env, number: int) -> None:
+        """Look after the dead queue: work on what it took, or send it back to where it came from."""
+        options, dice = self._options, self._dice("sender", number)
+        name = f"sender-{number}"
+
+        async def look_after(client: Client) -> None:
+            await trio.sleep(dice.uniform(0.1, 0.8))
+            if self.is_healed:
+                # What came home must come to its end there.
+                await trio.sleep_forever()
+            if dice.random() < 0.3:
+                asked = trio.current_time()
+                batch = await client.reserve(DEAD_QUEUE, items=dice.choice((1, 5)), held=dice.random() < 0.5)
+                if batch is not None:
+                    self._received(name, batch, asked)
+                    await self._work(dice, batch)
+                return
+            wanted: dict[str, object] = {
+                "name": DEAD_QUEUE,
+                "to": "home",
+                "limit": dice.choice((1, 10, 1_000)),
+            }
+            if dice.random() < 0.3:
+                wanted["from_queue"] = f"q{dice.randrange(options.queues)}"
+            sent = await client.call("dead.redrive", wanted)
+            self._trace.mark("sent_home.some" if sent["redriven"] else "sent_home.none")
+
+        await self._again_and_again(env, name, number, dice, look_after)
 
     async def _again_and_again(
         self, env: Env, name: str, number: int, dice: Random, deed: Callable[[Client], Awaitable[None]]

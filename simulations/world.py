@@ -1,7 +1,6 @@
 """One run: a node (and its rivals) on a simulated store, clients on simulated links, a nemesis."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
 
 import trio
 
@@ -25,9 +24,7 @@ from simulations.observations import Observations
 from simulations.options import Options
 from simulations.trace import Trace
 from simulations.watch import Watch
-from simulations.workload import Workload
-
-DEAD_QUEUE: Final = "dead"
+from simulations.workload import DEAD_QUEUE, Workload
 
 
 class CountingNetwork(MemoryNetwork):
@@ -245,6 +242,7 @@ class World:
         self._start(nursery, "hostile", options.hostiles, self._hostile)
         self._start(nursery, "caller", options.callers, self._call)
         self._start(nursery, "reader", options.readers, workload.reader)
+        self._start(nursery, "sender", options.senders, workload.sender)
 
     async def _wait_up(self) -> None:
         """Until there is a node that has the queues."""
@@ -311,9 +309,11 @@ class World:
         texts = [text] if (text := self._not_open()) else []
         broker = self.application.node.broker
         for name, queue in broker.queues.items():
-            if name == DEAD_QUEUE:
-                continue
             states = [actor.state for actor in queue.open_actors()]
+            if name == DEAD_QUEUE:
+                if any(state.homeward for state in states):
+                    texts.append(f"{name}: some are on their way home")
+                continue
             counts = (
                 sum(state.ready for state in states),
                 sum(state.reserved for state in states),

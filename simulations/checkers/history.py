@@ -7,6 +7,7 @@ one promise a file, look at the steps.
 From the production code it takes the words only: the events' names and fields, and the codec.
 """
 
+import json
 from bisect import insort
 from collections import Counter
 from collections.abc import Container
@@ -157,6 +158,10 @@ class History:
     """(target, number of the move) to the payload that moved so."""
     taken: dict[tuple[int, int], bytes] = attrs.Factory(dict)
     """(source, number of the move) to the payload that arrived so."""
+    given_up: list[tuple[int, int]] = attrs.Factory(list)
+    """(position, target) of moves that will never arrive."""
+    is_deleted: bool = False
+    """The queue is gone."""
     kinds: Counter[str] = attrs.Factory(Counter)
     """How often each kind of event is in the log."""
     unknown: list[str] = attrs.Factory(list)
@@ -260,10 +265,12 @@ class History:
                         self._step("moved", item, "moved")
             case ev.MovesGivenUp():
                 # They stay dead, as they were.
-                pass
+                self.given_up.append((record.position, event.target))
+            case ev.PolicyApplied():
+                self.is_deleted = bool(json.loads(event.document).get("deleted"))
             case ev.PayloadsCarried():
                 self._carried(event, record)
-            case ev.SessionResumed() | ev.PolicyApplied() | ev.BucketOpened() | ev.ClockStepped():
+            case ev.SessionResumed() | ev.BucketOpened() | ev.ClockStepped():
                 pass
             case ev.LossAccepted():
                 # The numbers of what may be lost are not given again: the claim before began new ones.

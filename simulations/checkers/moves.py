@@ -16,6 +16,12 @@ def check_moves(evidence: Evidence) -> list[str]:
                     f"{last_move} from {source}, the last was {last.get(source, 0)}"
                 )
             last[source] = last_move
+        for position, target in history.given_up:
+            if target in evidence.histories and not evidence.histories[target].is_deleted:
+                faults.append(
+                    f"S15: record {position} of {history.partition} gives up what is on its way to {target}, "
+                    "whose queue is there"
+                )
         for (target, move), payload in history.sent.items():
             there = evidence.histories.get(target)
             arrived = there.taken.get((history.partition, move)) if there is not None else None
