@@ -571,6 +571,13 @@ class Broker:
         entry.subscriptions.clear()
         self.alarms.set(entry.number * _KINDS + _OF_SESSION, self._env.clock.now() + self._grace)
 
+    def holds(
+        self, session: SessionId, partition: PartitionId, reservation: ReservationNumber, nonce: int
+    ) -> bool:
+        actor = self.actors.get(partition)
+        found = None if actor is None else actor.state.reservations.get(reservation)
+        return found is not None and (found.session, found.nonce) == (session, nonce)
+
     def unconfirmed(self, partition: PartitionId, reservation: ReservationNumber, nonce: int) -> None:
         actor = self.actors.get(partition)
         if actor is not None:

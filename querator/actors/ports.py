@@ -189,6 +189,11 @@ class BrokerPort(Protocol):
         Its subscriptions and parked requests end at once: a client that resumes subscribes again.
         """
 
+    def holds(
+        self, session: SessionId, partition: PartitionId, reservation: ReservationNumber, nonce: int
+    ) -> bool:
+        """Whether this reservation is there, and this session's."""
+
     def unconfirmed(self, partition: PartitionId, reservation: ReservationNumber, nonce: int) -> None:
         """The client has never said that it took this reservation over: it ends if its deadline is past,
         held or not."""

@@ -33,6 +33,7 @@ from querator.api.translation import (
 )
 from querator.core import limits, replies
 from querator.core.catalog import ANONYMOUS, Principal
+from querator.core.commands import Verb
 from querator.core.ids import NEVER, Duration, Instant, ItemNumber, PartitionId, QueueName, SessionId
 from querator.core.replies import Code, Rejected
 from querator.errors import ProtocolError
@@ -276,7 +277,11 @@ class Session:
         permitted = self._permitted.get((permission, partition))
         if permitted is None:
             permitted = self._is_permitted(permission, partition, self.registry.access.is_allowed_in)
-        if not permitted:
+        # What it may not settle any more, it may give back: a goodbye does so as well.
+        is_own = command.verb is Verb.RELEASE and self._broker.holds(
+            self.session, partition, command.reservation, command.nonce
+        )
+        if not permitted and not is_own:
             self._reject(request, Rejected(Code.DENIED, "access denied", "token"))
             return
         # Who settles has taken over: no need for a separate confirm.

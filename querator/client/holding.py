@@ -36,6 +36,8 @@ from querator.protocol.messages import (
 )
 
 _LOST: Final = frozenset((Code.RESERVATION_LOST,))
+_GIVEN_BACK: Final = frozenset((Code.HALTED, Code.DENIED))
+"""Whoever worked on the items is told, and is done with them: nobody else would let go of them."""
 
 Refused: TypeAlias = list[tuple[int, str]]
 """(index within the reservation, code) of items that a settlement did not touch."""
@@ -189,7 +191,7 @@ class Settlement(Doubtful):
             self._holdings.lose(self.reservation, error.detail)
             self._settled_without(ReservationLost(error.detail), Code.RESERVATION_LOST)
         else:
-            if error.code == Code.HALTED and not self.reservation.lost:
+            if error.code in _GIVEN_BACK and not self.reservation.lost:
                 self._holdings.give_back(self)
             self._settled_without(
                 self.honest(error), Code.OUTCOME_UNKNOWN if self.is_doubtful else error.code
@@ -218,8 +220,8 @@ Draft: TypeAlias = Callable[[int, str, "list[tuple[int, int]] | None"], "Complet
 
 
 class GiveBack(Settlement):
-    """Releases what a halted partition did not let us settle, as soon as it goes on: nobody here works on it
-    any more, and our being alive would keep it."""
+    """Releases what a halted partition did not let us settle, as soon as it goes on, or what we may not
+    settle any more: nobody here works on it now, and our being alive would keep it."""
 
     __slots__ = ()
 

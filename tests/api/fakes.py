@@ -319,6 +319,11 @@ class FakeBroker:
             for key in [key for key in queue.subscriptions if key[0] == session]:
                 del queue.subscriptions[key]
 
+    def holds(
+        self, session: SessionId, partition: PartitionId, reservation: ReservationNumber, nonce: int
+    ) -> bool:
+        return False
+
     def unconfirmed(self, partition: PartitionId, reservation: ReservationNumber, nonce: int) -> None:
         assert nonce == NONCE
         self.unconfirmed_ends.append((partition, reservation))

@@ -324,6 +324,32 @@ async def test_what_waits_by_a_permission_ends_with_it(autojump_clock: MockClock
         assert len((await here.admin.lease(QUEUE))["items"]) == 1
 
 
+async def test_what_a_session_may_not_settle_any_more_it_may_give_back(autojump_clock: MockClock) -> None:
+    """What is its own, and nobody else's."""
+    async with house() as here:
+        await here.admin.produce(QUEUE, "a")
+        _, key = await here.grant(*USUAL)
+        async with client(here.env, key=key) as peer, client(here.env, key=here.admin.key) as other:
+            held = await one(peer, wire.Reserve(id=1, queue=QUEUE))
+            assert isinstance(held, wire.Reserved)
+            await here.restrict("queue.produce")
+            await here.admin.produce(QUEUE, "b")
+            foreign = await one(other, wire.Reserve(id=1, queue=QUEUE))
+            assert isinstance(foreign, wire.Reserved)
+            for refused in (
+                wire.Complete(id=2, token=held.token),
+                wire.Retry(id=2, token=held.token),
+                wire.Release(id=2, token=foreign.token),
+            ):
+                answer = await one(peer, refused)
+                assert isinstance(answer, wire.Rejected)
+                assert answer.code == "denied"
+            settled = await one(peer, wire.Release(id=3, token=held.token))
+            assert isinstance(settled, wire.Settled)
+            assert settled.done == 1
+            assert len((await here.admin.lease(QUEUE))["items"]) == 1
+
+
 async def test_a_permission_that_is_given_acts_at_once(autojump_clock: MockClock) -> None:
     async with house() as here:
         _, key = await here.grant("queue.stats")

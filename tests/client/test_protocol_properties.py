@@ -115,9 +115,10 @@ class ClientMachine(RuleBasedStateMachine):
                 if isinstance(message, SETTLES):
                     # Asking again what was asked before is how the client learns its outcome.
                     known_lost = message.token in self.told_lost or message.token in self.not_listed
-                    # What a halted partition refused is given back, also if the answer before was only lost.
-                    is_halted = self.server.refused_settles.get(message.token) is Code.HALTED
-                    assert message.id in self.sent or is_halted or not known_lost, (
+                    # What was refused for good is given back, also if the answer before was only lost.
+                    refused = self.server.refused_settles.get(message.token)
+                    is_given_back = refused in (Code.HALTED, Code.DENIED)
+                    assert message.id in self.sent or is_given_back or not known_lost, (
                         "a settlement of what is lost"
                     )
                     self.sent.add(message.id)

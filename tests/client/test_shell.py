@@ -618,6 +618,27 @@ async def test_a_refused_settlement_after_a_lost_answer_is_told_as_unknown(
         assert isinstance(ended[0], OutcomeUnknown)
 
 
+async def test_what_may_not_be_settled_any_more_is_given_back(autojump_clock: trio.testing.MockClock) -> None:
+    """The permission went: whoever worked on it is told, the window is free, the item is somebody else's."""
+    async with running() as (server, q):
+        await q.produce_batch("q", [b"x", b"y"])
+        async with q.consume("q", batch=2) as items:
+            batch = await anext(items.batches())
+            server.model.refusals.append(Code.DENIED)
+            with pytest.raises(Rejected, match="denied"):
+                await batch.complete(0, 1)
+            again = await anext(items.batches())
+            assert again.payloads == [b"x"]
+            await again.complete()
+            server.model.refusals.append(Code.DENIED)
+            batch.complete_nowait(1, 1)
+            again = await anext(items.batches())
+            assert again.payloads == [b"y"]
+            await again.complete()
+            assert items.refused_items == 1
+        assert list(server.model.partitions[1].line) == []
+
+
 async def test_what_a_halted_partition_kept_is_given_back_when_it_goes_on(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
