@@ -24,7 +24,7 @@ session is resumed with its reservations, as long as the server's grace.
 
 from querator.client.address import Address, parse_address
 from querator.client.batches import AlreadySettled, Batch, Item
-from querator.client.client import Client, HistoryAnswer, Pending, connect
+from querator.client.client import Client, HistoryAnswer, Pending, Redriven, connect
 from querator.client.consuming import Consumer
 from querator.client.errors import (
     ClientClosed,
@@ -50,6 +50,7 @@ __all__ = [
     "OutcomeUnknown",
     "Pending",
     "Receipt",
+    "Redriven",
     "Rejected",
     "ReservationLost",
     "connect",

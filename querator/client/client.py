@@ -61,6 +61,20 @@ class HistoryAnswer:
     """There were more rows than a server gives."""
 
 
+@attrs.frozen
+class Redriven:
+    """What ``redrive`` did."""
+
+    redriven: int
+    """Items that are back at the tail, or on their way home."""
+    reserved: int = 0
+    """Of those that could go home, the ones that were left to who holds them."""
+    stranded: int = 0
+    """Of those that came from elsewhere, the ones whose queue was deleted: they stay."""
+    more: bool = False
+    """Others wait until those that are on their way have arrived: ask again."""
+
+
 class Pending(Answer[Receipt]):
     """Items handed over by ``produce_nowait``; ``result()`` once ``done``."""
 
@@ -350,6 +364,40 @@ class Client:
         answer = Answer[Result]()
         self._protocol.call(method, raw, answer, is_repeatable=is_repeatable)
         return self._codec.decode_value((await wait_answer(answer)).value, result)
+
+    async def redrive(
+        self,
+        queue: str,
+        *,
+        items: Sequence[int] | None = None,
+        partition: int | None = None,
+        reason: str | None = None,
+        home: bool = False,
+        from_queue: str | None = None,
+        limit: int | None = None,
+    ) -> Redriven:
+        """Bring items that are dead in the queue back to its tail; or, with ``home``, send what it took as a
+        dead queue back to the queues that it came from.
+
+        All of them, up to ``limit``; those of one ``reason`` (to the tail) or ``from_queue`` (home); or the
+        ``items`` of one ``partition``, all or none.
+
+        Raises:
+            Rejected: a named item is not dead here, or can't be sent home; the text says why.
+            OutcomeUnknown: the connection broke before the answer.
+        """
+        params = {
+            "name": queue,
+            "items": items,
+            "partition": partition,
+            "reason": reason,
+            "to": "home" if home else None,
+            "from_queue": from_queue,
+            "limit": limit,
+        }
+        given = {name: value for name, value in params.items() if value is not None}
+        redriven: Redriven = await self.call("dead.redrive", given, result=Redriven)
+        return redriven
 
     async def ask(
         self,

@@ -190,8 +190,8 @@ SEGMENTS_READ_AHEAD: Final = 4
 """Segments whose payloads are read together once the line comes near them."""
 MOVE_ITEMS_MAX: Final = 100
 """Items of one move to another partition: dead ones, or those that are sent back."""
-SEND_BACK_ITEMS_MAX: Final = 4_096
-"""Items of one request to send back what a dead queue took: as many as become due in one turn."""
+SEND_BACK_ITEMS_MAX: Final = 1_024
+"""Items of one request to send back what a dead queue took, each out of its place in line: some ten milliseconds."""
 HOMEWARD_ITEMS_MAX: Final = 65_536
 """Items of a partition that are on their way home together; who would send more waits for those to arrive."""
 ALARMS_DUE_MAX: Final = 4_096

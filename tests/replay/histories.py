@@ -73,6 +73,7 @@ async def history(seed: int) -> MemoryLog:
             nursery.start_soon(_consume, client, Random(dice.random()), shape.batch, Q)
         if shape.has_dead_queue:
             nursery.start_soon(_consume, Client(node, "m"), Random(dice.random()), 2, MORGUE)
+            nursery.start_soon(_send_home, Client(node, "op"), Random(f"home/{seed}"))
         nursery.start_soon(_produce, Client(node), Random(dice.random()), shape)
         partitions = [partition.id for partition in node.catalog.catalog.queues[Q].partitions]
         nursery.start_soon(_operate, Client(node, "op"), Random(dice.random()), partitions)
@@ -154,6 +155,15 @@ async def _operate(client: Client, dice: Random, partitions: list[PartitionId]) 
         if isinstance(what, cmd.Pause):
             await trio.sleep(dice.uniform(0.1, 1.0))
             _command(client, partition, cmd.Resume("op"))
+        client.told.clear()
+
+
+async def _send_home(client: Client, dice: Random) -> None:
+    """Now and then what is in the dead queue goes back to where it came from."""
+    (morgue,) = client.node.catalog.catalog.queues[MORGUE].partitions
+    while True:
+        await trio.sleep(dice.uniform(1.0, 6.0))
+        _command(client, morgue.id, cmd.SendBack(items_max=dice.choice((1, 3, 50)), author="op"))
         client.told.clear()
 
 

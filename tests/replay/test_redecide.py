@@ -293,6 +293,12 @@ async def test_every_kind_of_command_is_decided_again(autojump_clock: MockClock,
         await trio.sleep(250)
         client.produce(b"late", request=65)
         await command(cmd.Clear(ready=True, dead=True, author="me"))
+        for comes_back in (False, True):
+            first = 3 if comes_back else 1
+            await command(cmd.Receive(PartitionId(77), first, [b"x"] * 2, Attributes(), comes_back))
+        await command(cmd.SendBack(author="me"))
+        await command(cmd.ConfirmMoves(PartitionId(77), 1))
+        await command(cmd.GiveUpMoves(PartitionId(77)))
     records = await records_of(MemoryLog(virtual_env(1), world.disk))
     replay = replayed(records)
     assert replay.divergence is None
@@ -311,6 +317,11 @@ async def test_every_kind_of_command_is_decided_again(autojump_clock: MockClock,
         "ItemsExpired",
         "ItemsCleared",
         "ItemsRedriven",
+        "ItemsReceived",
+        "ItemsCameBack",
+        "ItemsSentBack",
+        "ItemsMoved",
+        "MovesGivenUp",
         "ItemsPruned",
         "PartitionPaused",
     } <= seen

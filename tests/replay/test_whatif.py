@@ -18,12 +18,14 @@ from querator.core.commands import (
     Pause,
     PlaceSettlement,
     Redrive,
+    SendBack,
     SettlePlaces,
     Verb,
 )
 from querator.core.events import Attributes
-from querator.core.ids import MILLISECOND, SECOND, Duration, Instant, Place, Position
+from querator.core.ids import MILLISECOND, SECOND, Duration, Instant, Place, Position, QueueName
 from querator.core.policy import Backoff, Ordering
+from querator.core.replies import Done
 from querator.env.virtual import virtual_env
 from querator.log.memory import MemoryLog
 from querator.replay.capture import CapturedRecord, CaptureHead, CaptureWriter, Payloads, read_capture
@@ -422,3 +424,44 @@ async def test_an_item_that_was_mended_and_brought_back_stays_mended(autojump_cl
     assert compare(recorded, play(traffic)) == []
     fewer = play(traffic, policy={"attempts_max": 1})
     assert (fewer.retried, fewer.dead, fewer.redriven, fewer.completed) == (0, 1, 1, 1)
+
+
+async def test_what_was_sent_out_of_a_dead_queue_is_sent_out_again(autojump_clock: MockClock) -> None:
+    """Ready, scheduled or dead there; what was reserved stayed. At home it comes when it came."""
+    world = World()
+    async with world.node(record_inputs=True) as node:
+        morgue = await world.create(node, QueueName("morgue"))
+        await world.create(node, dead_queue="morgue", attempts_max=1)
+        client = Client(node, "s")
+        client.produce(*[b"x"] * 5)
+        await settle_down()
+        client.reserve(5, request=50)
+        await settle_down()
+        client.settle(client.reservations[-1], Verb.DEAD, reason="bad")
+        await trio.sleep(1)
+        for request, verb in ((51, Verb.DEAD), (52, Verb.RETRY), (53, None)):
+            client.reserve(1, request=request, queue=QueueName("morgue"))
+            await settle_down()
+            if verb is not None:
+                later = {"due_at": Instant(node.env.clock.now() + 60 * SECOND)} if verb is Verb.RETRY else {}
+                await trio.sleep(0.5)
+                client.settle(client.reservations[-1], verb, request=request + 10, **later)
+            await trio.sleep(0.5)
+        node.broker.begin_turn()
+        node.broker.command(client, 5, morgue, SendBack(author="me"))
+        node.broker.end_turn()
+        await trio.sleep(1)
+        assert client.answer(5) == Done(4)
+        client.reserve(9, request=70)
+        await settle_down()
+        client.settle(client.reservations[-1], request=71)
+        await trio.sleep(1)
+    store = MemoryLog(virtual_env(1), world.disk)
+    traffic = await traffic_of(store, queue="morgue")
+    assert (traffic.recorded.sent_back, traffic.recorded.timeline.reserved[-1]) == (4, 1)
+    simulated = play(traffic)
+    assert compare(traffic.recorded, simulated) == []
+    assert simulated.timeline.waiting[-1] == 0
+    home = await traffic_of(store, queue="q")
+    assert (home.recorded.produced, home.recorded.completed, home.recorded.moved) == (9, 4, 5)
+    assert compare(home.recorded, play(home)) == []

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from querator.client import Batch, Client
+from querator.client import Batch, Client, Redriven
 from querator.client.errors import Rejected
 from querator.testing import Broker, broker, run
 
@@ -69,6 +69,27 @@ async def test_a_reservation_survives_a_crash(querator_broker: Broker) -> None:
         await batch.complete()
         counts = (await q.stats("q")).partitions[0]
         assert (counts["completed"], counts["ready"], counts["reserved"]) == (1, 0, 0)
+
+
+async def test_what_a_dead_queue_took_is_sent_home_and_tried_again(querator_broker: Broker) -> None:
+    await querator_broker.create_queue("morgue")
+    await querator_broker.create_queue("q", dead_queue="morgue")
+    async with querator_broker.connect() as q:
+        await q.produce("q", b"mended")
+        await (await taken(q)).dead("broken")
+        await querator_broker.advance("1s")
+        assert await q.redrive("q") == Redriven(0)
+        held = await q.reserve("morgue")
+        assert held is not None
+        assert await q.redrive("morgue", home=True) == Redriven(0, reserved=1)
+        with pytest.raises(Rejected, match="is reserved"):
+            await q.redrive("morgue", home=True, partition=held.partition, items=list(held.items))
+        await held.dead("still broken")
+        await querator_broker.crash()
+        assert await q.redrive("morgue", home=True, from_queue="q") == Redriven(1)
+        await querator_broker.advance("1s")
+        batch = await taken(q)
+        assert (batch.item(0).payload, batch.item(0).attempt) == (b"mended", 1)
 
 
 async def test_what_is_refused_is_said(querator_broker: Broker) -> None:
