@@ -191,7 +191,7 @@ SEGMENTS_READ_AHEAD: Final = 4
 MOVE_ITEMS_MAX: Final = 100
 """Items of one move to another partition: dead ones, or those that are sent back."""
 SEND_BACK_ITEMS_MAX: Final = 1_024
-"""Items of one request to send back what a dead queue took, each out of its place in line: some ten milliseconds."""
+"""Items of one request to send back what a dead queue took: some ten milliseconds of the event loop."""
 HOMEWARD_ITEMS_MAX: Final = 65_536
 """Items of a partition that are on their way home together; who would send more waits for those to arrive."""
 ALARMS_DUE_MAX: Final = 4_096
