@@ -229,6 +229,13 @@ class ArrowTable:
 
 def _packed(texts: Sequence[str]) -> tuple["array[int]", "array[int]"]:
     """Where each text begins, and the last one ends, and all of them as UTF-8."""
+    count = len(texts)
+    length = len(texts[0].encode()) if texts else 0
+    if count and texts.count(texts[0]) == count:
+        offsets = (
+            array("i", range(0, length * count + 1, length)) if length else array("i", bytes(4 * count + 4))
+        )
+        return offsets, array("b", texts[0].encode() * count or bytes(1))
     joined = "".join(texts)
     content = joined.encode()
     lengths = map(len, texts) if len(content) == len(joined) else (len(text.encode()) for text in texts)

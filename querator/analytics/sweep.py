@@ -13,6 +13,7 @@ says what is wrong where something is. What was swept the state does not know ye
 between leaves no trace there.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, repeat
 from operator import sub
@@ -41,6 +42,8 @@ _MARKS: Final[dict[int, int]] = {
     ENDED: Verb.ENDED,
 }
 """How the core marks an item of a reservation that was settled in part."""
+_NOTHING: Final = array("q", (0,))
+_ONE: Final = array("q", (1,))
 
 
 @attrs.define
@@ -107,8 +110,9 @@ class Sweep:
         """Their indexes."""
         self.open = bytearray()
         """1: it is."""
-        self.how: list[tuple[int, int, int]] = []
-        """(generation, deadline, run until)."""
+        self.generations: list[int] = []
+        self.deadlines: list[int] = []
+        self.run_untils: list[int] = []
         self.lifted: dict[int, tuple[int, tuple[int, ...]]] = {}
         """Older ones that were closed: number to index and pieces."""
         self.torn: dict[int, Torn] = {}
@@ -192,37 +196,40 @@ class Sweep:
         """With all that needs no look at the events; where the moments, pieces and reservations begin."""
         tables = self.tables
         counts = stretch.counts
-        if counts and (
-            stretch.firsts[0] != self.next_item
-            or stretch.firsts != list(accumulate(counts[:-1], initial=self.next_item))
-        ):
+        firsts: Iterable[int] = range(self.next_item, self.next_item + len(counts))
+        if sum(counts) != len(counts):
+            firsts = accumulate(counts[:-1], initial=self.next_item) if counts else ()
+        if stretch.firsts != list(firsts):
             raise Refused
         first_moment = len(tables.moments)
-        tables.moments += accumulate(stretch.turns, max, initial=self.now)
+        turns = [self.now, *stretch.turns]
+        tables.moments.extend(turns if sorted(turns) == turns else accumulate(turns, max))
         first_piece = len(tables.items)
         count = len(counts)
-        nothing = [0] * count
-        tables.items += stretch.firsts
-        tables.sizes += counts
+        nothing = _NOTHING * count
+        tables.items += array("q", stretch.firsts)
+        tables.sizes += array("q", counts)
         tables.produced += nothing
         tables.ready += nothing
         tables.first_reserved += nothing
-        tables.attempts += [1] * count
+        tables.attempts += _ONE * count
         tables.kinds += stretch.item_kinds
         tables.authors += stretch.authors
         tables.places += nothing
         taken = len(stretch.taken)
         first_place = len(tables.reservations)
         number = self.first_number + len(self.taken)
-        tables.reservations += range(number, number + taken)
+        tables.reservations += array("q", range(number, number + taken))
         tables.sessions += stretch.sessions
-        tables.reserved += [0] * taken
+        tables.reserved += _NOTHING * taken
         if any(stretch.run_untils):
             ends = zip(stretch.run_untils, stretch.deadlines, strict=True)
-            tables.deadlines += [until or deadline for until, deadline in ends]
+            tables.deadlines += array("q", [until or deadline for until, deadline in ends])
         else:
-            tables.deadlines += stretch.deadlines
-        self.how += zip(stretch.generations, stretch.deadlines, stretch.run_untils, strict=True)
+            tables.deadlines += array("q", stretch.deadlines)
+        self.generations += stretch.generations
+        self.deadlines += stretch.deadlines
+        self.run_untils += stretch.run_untils
         self.places += range(first_place, first_place + taken)
         self.open += bytes((1,)) * taken
         for position, kinds in zip(stretch.positions, stretch.kinds, strict=True):
@@ -234,8 +241,8 @@ class Sweep:
     def _growing(self) -> tuple[list[Any], ...]:
         """Lists that only grow."""
         return (
-            self.queue, self.behind, self.batches, self.taken, self.places, self.how, self.milestones,
-            self.finished, self.returned,
+            self.queue, self.behind, self.batches, self.taken, self.places, self.generations,
+            self.deadlines, self.run_untils, self.milestones, self.finished, self.returned,
         )  # fmt: skip
 
     def _numbers(self) -> tuple[int, ...]:
@@ -535,17 +542,16 @@ class Sweep:
         place = self.places[index]
         runs = self.runs(self.taken[index])
         number: Any = self.first_number + index
-        generation, deadline, run_until = self.how[index]
         return Reservation(
             number,
             self.nonce,
             tables.sessions[place],
-            generation,
+            self.generations[index],
             tuple(runs),
             sum(size for _, _, size in runs),
             Instant(tables.reserved[place]),
-            Instant(deadline),
-            Instant(run_until),
+            Instant(self.deadlines[index]),
+            Instant(self.run_untils[index]),
         )
 
     def runs(self, pieces: Iterable[int]) -> list[Run]:

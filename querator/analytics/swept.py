@@ -35,31 +35,31 @@ where it differs from another it does not matter whether it is absent here."""
 
 
 class Tables:
-    """What rows share, a list for each field. Whoever sweeps fills them (sweep.py)."""
+    """What rows share, a column for each field. Whoever sweeps fills them (sweep.py)."""
 
     def __init__(self) -> None:
         # Of each piece:
-        self.items: list[int] = []
+        self.items = array("q")
         """The first."""
-        self.sizes: list[int] = []
-        self.produced: list[int] = []
-        self.ready: list[int] = []
-        self.first_reserved: list[int] = []
+        self.sizes = array("q")
+        self.produced = array("q")
+        self.ready = array("q")
+        self.first_reserved = array("q")
         """0: not before."""
-        self.attempts: list[int] = []
+        self.attempts = array("q")
         """The number of the attempt that is next, or runs."""
         self.kinds: list[str] = []
         self.authors: list[str] = []
         """Who produced them, if that is what the row is about."""
-        self.places: list[int] = []
+        self.places = array("q")
         """Where they stood in line; in no row."""
         # Of each reservation; the first is none:
-        self.reservations: list[int] = [0]
+        self.reservations = array("q", (0,))
         """Its number."""
         self.sessions: list[str] = [""]
-        self.reserved: list[int] = [0]
-        self.deadlines: list[int] = [0]
-        self.moments: list[int] = []
+        self.reserved = array("q", (0,))
+        self.deadlines = array("q", (0,))
+        self.moments = array("q")
 
     def lengths(self) -> tuple[int, int, int]:
         """How many pieces, reservations and moments there are."""
@@ -68,7 +68,7 @@ class Tables:
     def cut(self, lengths: tuple[int, int, int]) -> None:
         """Leave so many."""
         pieces, reservations, moments = lengths
-        column: list[Any]
+        column: Any
         for column in (
             self.items, self.sizes, self.produced, self.ready, self.first_reserved, self.attempts, self.kinds,
             self.authors, self.places,
@@ -144,11 +144,11 @@ class SweptRows:
         """What is here, readable as long as the table is kept and nothing is added."""
         pieces, reservations, tables = self._pieces, self._reservations, self.tables
 
-        def of_piece(numbers: list[int]) -> NumberColumn:
-            return NumberColumn(pieces, array("q", numbers))
+        def of_piece(numbers: "array[int]") -> NumberColumn:
+            return NumberColumn(pieces, numbers)
 
-        def of_reservation(numbers: list[int]) -> NumberColumn:
-            return NumberColumn(reservations, array("q", numbers))
+        def of_reservation(numbers: "array[int]") -> NumberColumn:
+            return NumberColumn(reservations, numbers)
 
         words = [TextColumn(self._words, texts) for texts in zip(*self.words, strict=True)]
         return ArrowTable(
@@ -156,7 +156,7 @@ class SweptRows:
                 "partition": self._partitions,
                 "position": self._positions,
                 "seq": self._seqs,
-                "happened_at": NumberColumn(self._moments, array("q", tables.moments)),
+                "happened_at": NumberColumn(self._moments, tables.moments),
                 "event": words[0],
                 "first_item": of_piece(tables.items),
                 "items": of_piece(tables.sizes),

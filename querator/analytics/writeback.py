@@ -1,9 +1,9 @@
 """What was swept (sweep.py) becomes part of the core's state, in bulk."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
-from itertools import chain, compress, repeat
-from operator import mul, sub
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain, compress, repeat
+from operator import add, mul, ne, sub
 from typing import Any
 
 from querator.analytics.everyday import Everyday
@@ -64,13 +64,18 @@ def _write_returned(sweep: Sweep, state: PartitionState, past: dict[int, Any]) -
     state.ended += sweep.ended
     if not past:
         return
-    gone: list[int] = []
-    for first, size in _finished(sweep):
-        if size == 1:
-            gone.append(first)
-        elif not past.keys().isdisjoint(range(first, first + size)):
-            gone += range(first, first + size)
-    for item in list(filter(past.__contains__, gone)):
+    items, sizes = _finished(sweep)
+    if sum(sizes) == len(items):
+        gone = list(filter(past.__contains__, items))
+    else:
+        gone = [
+            item
+            for first, size in zip(items, sizes, strict=True)
+            if not past.keys().isdisjoint(range(first, first + size))
+            for item in range(first, first + size)
+            if item in past
+        ]
+    for item in gone:
         del past[item]
         attempts.pop(item, None)
         moved.pop(item, None)
@@ -81,20 +86,14 @@ def _write_segments(sweep: Sweep, state: PartitionState, everyday: Everyday) -> 
     first: int = state.next_item
     fresh = _Fresh(sweep, first)
     states = fresh.states
-    finished = list(_finished(sweep))
-    sizes = [size for _, size in finished]
+    items, sizes = _finished(sweep)
     state.completed += sum(sizes)
     state.age_sum -= sum(map(mul, map(tables.produced.__getitem__, sweep.finished), sizes))
-    for item, size in finished:
-        if item >= first:
-            if size == 1:
-                states[item - first] = GONE
-            else:
-                states[item - first : item - first + size] = FILL[GONE][size]
-        elif item + size > first:
-            states[: item + size - first] = FILL[GONE][item + size - first]
-    for item, size in _joined([(item, min(size, first - item)) for item, size in finished if item < first]):
-        everyday.finish(item, size)
+    for item, size in _joined(items, sizes):
+        older = max(0, min(size, first - item))
+        if older:
+            everyday.finish(item, older)
+        states[max(0, item - first) : max(0, item - first + size)] = FILL[GONE][size - older]
     fresh.write(state)
 
 
@@ -115,7 +114,9 @@ def _write_reservations(
             sum(size for _, size, *_ in pieces),
             state.nonce,
             tables.sessions[place],
-            *sweep.how[index],
+            sweep.generations[index],
+            sweep.deadlines[index],
+            sweep.run_untils[index],
             tables.reserved[place],
         )
     for torn in sweep.torn.values():
@@ -127,17 +128,17 @@ def _write_reservations(
     state.next_reservation = next_number
 
 
-def _finished(sweep: Sweep) -> Iterable[tuple[int, int]]:
-    """(first item, how many) of the pieces that are gone for good."""
+def _finished(sweep: Sweep) -> tuple[list[int], list[int]]:
+    """First item and how many, of the pieces that are gone for good."""
     items, sizes = sweep.tables.items, sweep.tables.sizes
-    return zip(map(items.__getitem__, sweep.finished), map(sizes.__getitem__, sweep.finished), strict=True)
+    return list(map(items.__getitem__, sweep.finished)), list(map(sizes.__getitem__, sweep.finished))
 
 
 class _Fresh:
     """The items that were produced, as columns of items, on their way into segments."""
 
     def __init__(self, sweep: Sweep, first: int) -> None:
-        def of_batches(column: list[Any]) -> list[Any]:
+        def of_batches(column: Sequence[Any]) -> list[Any]:
             return list(chain.from_iterable(column[start : start + size] for start, size in sweep.produced))
 
         tables = sweep.tables
@@ -151,8 +152,11 @@ class _Fresh:
             kinds = list(chain.from_iterable(map(repeat, kinds, counts)))
         self._produced = produced
         self._kinds = kinds
-        self._shifts = _changes(firsts, map(sub, of_batches(tables.places), firsts))
-        self._origins = _changes(firsts, chain.from_iterable(repeat(*batch) for batch in sweep.batches))
+        shifts = list(map(sub, of_batches(tables.places), firsts))
+        changed = [True, *map(ne, shifts[1:], shifts)]
+        self._shifts = list(compress(firsts, changed)), list(compress(shifts, changed))
+        starts = accumulate((count for _, count in sweep.batches[:-1]), initial=0)
+        self._origins = [firsts[start] for start in starts if firsts], [at for at, _ in sweep.batches]
         self.states = bytearray(bytes((READY,)) * self._count)
 
     def write(self, state: PartitionState) -> None:
@@ -182,6 +186,7 @@ class _Fresh:
         segment.states += states
         segment.produced.extend(self._produced[start : start + size])
         segment.live += live
+        # Where nothing changed since the batch before, nothing is noted.
         for at, shift in _within(self._shifts, item, size):
             if not segment.shifts or segment.shifts[-1] != shift:
                 segment.shift_offsets.append(at - segment.first)
@@ -203,18 +208,6 @@ _Changes = tuple[list[int], list[int]]
 """Items in order, and what holds from each of them on."""
 
 
-def _changes(firsts: list[int], values: Iterable[int]) -> _Changes:
-    """Where the value is another one than before, and at the beginning."""
-    found: _Changes = ([], [])
-    last: int | None = None
-    for first, value in zip(firsts, values, strict=True):
-        if value != last:
-            found[0].append(first)
-            found[1].append(value)
-            last = value
-    return found
-
-
 def _within(changes: _Changes, item: int, size: int) -> Iterable[tuple[int, int]]:
     """What holds at ``item``, and what changes among so many from there."""
     items, values = changes
@@ -223,17 +216,11 @@ def _within(changes: _Changes, item: int, size: int) -> Iterable[tuple[int, int]
     return zip((item, *items[start + 1 : end]), values[start:end], strict=True)
 
 
-def _joined(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _joined(items: list[int], sizes: list[int]) -> Iterable[tuple[int, int]]:
     """Runs, each within a segment, in order, neighbours joined as far as the segment goes."""
-    joined: list[tuple[int, int]] = []
-    first = end = 0
-    for item, size in sorted(runs):
-        if item == end and item & OFFSET:
-            end += size
-        else:
-            if end:
-                joined.append((first, end - first))
-            first, end = item, item + size
-    if end:
-        joined.append((first, end - first))
-    return joined
+    ends = list(map(add, items, sizes))
+    items, ends = sorted(items), sorted(ends)  # runs that do not overlap: in order of their ends as well
+    starts = [True, *map(ne, items[1:], ends)]
+    starts = [starts_here or not item & OFFSET for item, starts_here in zip(items, starts, strict=False)]
+    lasts = [*starts[1:], True]
+    return zip(compress(items, starts), map(sub, compress(ends, lasts), compress(items, starts)), strict=True)

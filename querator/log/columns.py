@@ -318,30 +318,57 @@ def take_texts(reader: Reader, count: int) -> list[str]:
         raise CorruptRecord(f"a dictionary of {size} texts for {count}")
     texts = _take_plain(reader, size)
     indexes = take_integers(reader, count)
-    if min(indexes) < 0 or max(indexes) >= size:
+    if not _is_unsigned(indexes) and min(indexes) < 0:
         raise CorruptRecord("a text beyond the dictionary")
-    return list(map(texts.__getitem__, indexes))
+    try:
+        return list(map(texts.__getitem__, indexes))
+    except IndexError:
+        raise CorruptRecord("a text beyond the dictionary") from None
 
 
 def _take_plain(reader: Reader, count: int) -> list[str]:
     lengths = take_integers(reader, count)
-    total = _total(lengths)
+    total = sum(lengths)
+    if not 0 <= total <= RECORD_VALUES_MAX or not _is_unsigned(lengths):
+        total = _total(lengths)
     text = _take_text(reader)
     if len(text) != total:
         raise CorruptRecord("texts that are not as long as they should be")
+    length = lengths[0]
+    if length and length * count == total and lengths[-1] == length and min(lengths) == length:
+        return [text[start : start + length] for start in range(0, total, length)]
     return split_text(text, lengths)
 
 
+def _is_unsigned(values: Sequence[int]) -> bool:
+    """Whether no such column has a negative number."""
+    return type(values) is array and values.typecode != "q"
+
+
 def _take_text(reader: Reader) -> str:
+    data = reader.data
+    start = reader.position + _U32.size
+    if start > len(data):
+        raise CorruptRecord("the data ends in the middle of a column")
+    end = start + _U32.unpack_from(data, start - _U32.size)[0]
+    if end > len(data):
+        raise CorruptRecord("the data ends in the middle of a column")
+    reader.position = end
     try:
-        return reader.bytes(reader.length()).decode()
+        return data[start:end].decode()
     except UnicodeDecodeError:
         raise CorruptRecord("a text that is not UTF-8") from None
 
 
 def split_text(text: str, lengths: Sequence[int]) -> list[str]:
-    ends = list(accumulate(lengths))
-    return [text[start:end] for start, end in zip(chain((0,), ends), ends, strict=False)]
+    texts: list[str] = []
+    add = texts.append
+    end = 0
+    for length in lengths:
+        start = end
+        end += length
+        add(text[start:end])
+    return texts
 
 
 class Texts:
