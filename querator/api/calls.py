@@ -440,10 +440,12 @@ class _Items:
             if isinstance(found, Rejected):
                 return found
             here = found if isinstance(found, Homes) else Homes({}, {})
-            homes = [home for home in (*here.idle, *here.reserved) if wanted is None or home in wanted]
+            homes = [home for home in here.idle | here.reserved if wanted is None or home in wanted]
             known = [home for home in homes if self._catalog.catalog.find_queue_of(home) is not None]
-            reserved += sum(here.reserved.get(home, 0) for home in dict.fromkeys(known))
-            stranded += sum(here.idle.get(home, 0) for home in dict.fromkeys(homes) if home not in known)
+            reserved += sum(here.reserved.get(home, 0) for home in known)
+            stranded += sum(here.idle.get(home, 0) for home in homes) - sum(
+                here.idle.get(home, 0) for home in known
+            )
             while total < params.limit:
                 step = min(limits.SEND_BACK_ITEMS_MAX, params.limit - total)
                 reply = await ask(self._broker, partition, SendBack(items, known, step, caller.author))

@@ -124,6 +124,7 @@ class SendBack:
     homes: Sequence[PartitionId] | None = None
     """Only those that came from these; ``None``: from wherever."""
     items_max: int = limits.SEND_BACK_ITEMS_MAX
+    """Where none are named."""
     author: str = ""
 
 

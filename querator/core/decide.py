@@ -5,7 +5,7 @@ commands of one turn see each other. The caller evolves the events at once and s
 the record they are in is committed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
@@ -580,21 +580,23 @@ def _redrive(state: PartitionState, command: cmd.Redrive, now: Instant) -> Decis
 
 def _send_back(state: PartitionState, command: cmd.SendBack, now: Instant) -> Decision:
     del now
-    room = min(command.items_max, SEND_BACK_ITEMS_MAX, HOMEWARD_ITEMS_MAX - len(state.homeward))
+    room = HOMEWARD_ITEMS_MAX - len(state.homeward)
+    homes = None if command.homes is None else dict.fromkeys(command.homes)
     if command.items is None:
-        chosen = list(islice(_idle(state, command.homes), max(room, 0)))
+        most = min(command.items_max, SEND_BACK_ITEMS_MAX, room)
+        chosen = list(islice(_idle(state, homes), max(most, 0)))
     else:
         chosen = list(dict.fromkeys(command.items))
+        if len(chosen) > SEND_BACK_ITEMS_MAX:
+            detail = f"{len(chosen)} items are more than {SEND_BACK_ITEMS_MAX} in one request"
+            return _NO_EVENTS, Rejected(Code.BATCH_TOO_LARGE, detail, "items")
         for item in chosen:
-            fault = _stays(state, item, command.homes)
+            fault = _stays(state, item, homes)
             if fault:
                 return _NO_EVENTS, Rejected(
                     Code.UNKNOWN_ITEM, f"item {state.partition}.{item} {fault}", "items"
                 )
-    if room <= 0 or len(chosen) > room:
-        if len(chosen) > min(command.items_max, SEND_BACK_ITEMS_MAX):
-            detail = f"{len(chosen)} items are more than {SEND_BACK_ITEMS_MAX} in one request"
-            return _NO_EVENTS, Rejected(Code.BATCH_TOO_LARGE, detail, "items")
+    if room < max(len(chosen), 1):
         return _NO_EVENTS, Rejected(
             Code.OVERLOADED, f"{len(state.homeward)} items are on their way home already; try again"
         )
@@ -608,14 +610,13 @@ def _send_back(state: PartitionState, command: cmd.SendBack, now: Instant) -> De
     return made, rep.Done(len(chosen))
 
 
-def _idle(state: PartitionState, homes: Sequence[int] | None) -> Iterator[int]:
+def _idle(state: PartitionState, homes: Container[int] | None) -> Iterator[int]:
     """The items that could be sent back to these partitions, in the order in which they came here."""
-    wanted = None if homes is None else dict.fromkeys(homes)
     leaving = state.leaving
     for number in sorted(state.segments):
         segment = state.segments[number]
         for home, start, end in segment.stretches():
-            if wanted is not None and home not in wanted:
+            if homes is not None and home not in homes:
                 continue
             for offset in range(start, end):
                 kind = segment.states[offset]
@@ -623,7 +624,7 @@ def _idle(state: PartitionState, homes: Sequence[int] | None) -> Iterator[int]:
                     yield segment.first + offset
 
 
-def _stays(state: PartitionState, item: int, homes: Sequence[int] | None) -> str:
+def _stays(state: PartitionState, item: int, homes: Container[int] | None) -> str:
     """Why an item can't be sent back; "": it can."""
     kind = state.state_of(item)
     if kind == GONE:

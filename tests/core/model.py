@@ -621,8 +621,6 @@ class Model:
             chosen = [item for number in numbers for item in can_go if item.number == number]
             if len(chosen) < len(numbers):
                 return Rejected(Code.UNKNOWN_ITEM, "", "items")
-            if len(chosen) > command.items_max:
-                return Rejected(Code.BATCH_TOO_LARGE, "", "items")
         homes = list(dict.fromkeys(item.home for item in chosen))
         for item in sorted(chosen, key=lambda item: homes.index(item.home)):
             if item.state != "dead":
