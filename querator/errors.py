@@ -37,6 +37,10 @@ class StoreCorrupt(LogError):
     exit_code: ClassVar[int] = 65
 
 
+class StoreDamaged(StoreCorrupt):
+    """What it keeps is ours, and is broken."""
+
+
 class CorruptRecord(LogError):
     """A record cannot be decoded, fails its checksum or does not chain."""
 

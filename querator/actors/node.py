@@ -210,13 +210,17 @@ class Node:
         return bool(self.stores[name].away) or self.broker.writers[name].is_refused
 
     def notes(self) -> list[str]:
-        """What an operator should know though the node is well: other stores than the catalog's are away."""
+        """What an operator should know though the node is well: other stores than the catalog's are away,
+        and what stores say of themselves."""
         first, *others = self.stores
         del first
-        return [
+        away = [
             f"store '{name}' is away: {self.stores[name].away or 'it takes no appends'}"
             for name in others
             if self._is_away(name)
+        ]
+        return away + [
+            f"store '{name}': {remark}" for name, store in self.stores.items() for remark in store.remarks
         ]
 
     async def probe(self) -> str:

@@ -25,6 +25,10 @@ class DelegatingLog:
     def away(self) -> str:
         return self.store.away
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        return self.store.remarks
+
     async def open(self) -> None:
         await self.store.open()
 

@@ -155,6 +155,7 @@ class MemoryLog:
     """See the module's text and the contract, ``LogStore``."""
 
     away: Final = ""
+    remarks: Final = ()
     """Found out when it is asked."""
 
     def __init__(

@@ -51,6 +51,10 @@ class LogStore(Protocol):
     def away(self) -> str:
         """Why it can't be used, as far as is known without asking; "": nothing is known against it."""
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What an operator should know of it though it can be used."""
+
     async def open(self) -> None:
         """Open or create the store.
 

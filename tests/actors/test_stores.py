@@ -338,6 +338,13 @@ async def test_a_partition_whose_store_is_not_configured_says_so(autojump_clock:
         assert faults == ["", "store 'b' is not configured"]
 
 
+async def test_what_a_store_remarks_is_told_with_its_name(autojump_clock: MockClock) -> None:
+    town = Town()
+    async with town.node(a=1, b=1) as node:
+        node.stores["b"].remarks = ["its roof leaks"]  # type: ignore[misc]
+        assert node.notes() == ["store 'b': its roof leaks"]
+
+
 async def test_counters_wait_shortly_for_a_partition_that_hangs(autojump_clock: MockClock) -> None:
     """STATS_WAIT; when none answers, the first that does is enough."""
     town = Town()

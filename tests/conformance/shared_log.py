@@ -17,6 +17,7 @@ class SharedLog:
     """Implements LogStore: partition ``p`` of a server is ``base + p`` of the store beneath."""
 
     away: Final = ""
+    remarks: Final = ()
 
     def __init__(self, beneath: LogStore, base: int) -> None:
         self.name = beneath.name

@@ -139,10 +139,9 @@ async def test_somebody_elses_database_is_refused_and_left_alone(data: Path, nam
     connection.close()
 
 
-@pytest.mark.parametrize("name", ["log-000001.db", "snapshots.db"])
-async def test_a_file_that_is_no_database_is_refused_with_a_remedy(data: Path, name: str) -> None:
+async def test_a_file_that_is_no_database_is_refused_with_a_remedy(data: Path) -> None:
     await written(data)
-    (data / name).write_bytes(b"garbage" * 2_000)
+    (data / "log-000001.db").write_bytes(b"garbage" * 2_000)
     with pytest.raises(StoreCorrupt, match=r"restore (it|the data directory) from a copy"):
         await open_log(data)
 
@@ -424,6 +423,49 @@ async def test_a_bucket_that_vanishes_is_unavailable_to_readers(data: Path) -> N
     (data / "elsewhere").rename(data / "log-000001.db")
     assert await read_all(store, ONE) == chain
     await store.aclose()
+
+
+@pytest.mark.parametrize("when", ["at the start", "in the midst"])
+async def test_a_damaged_file_of_snapshots_is_set_aside_and_begun_anew(
+    data: Path, told: list[str], when: str
+) -> None:
+    """The log has everything. Each damaged file keeps a name of its own."""
+    chain = await written(data, 5, rolls=(2,))
+    for time in (1, 2):
+        store = await open_log(data)
+        for number in range(60):
+            await store.put_snapshot(make_snapshot(make_record(number + 2, 1)))
+        await store.put_snapshot(make_snapshot(chain[-1]))
+        await store.aclose()
+        content = bytearray((data / "snapshots.db").read_bytes())
+        start = 0 if when == "at the start" else 4 * 4_096
+        content[start:] = b"x" * (len(content) - start)
+        (data / "snapshots.db").write_bytes(content)
+        told.clear()
+        store = await open_log(data)
+        assert await store.snapshots(ONE) == []
+        assert told == ["snapshots.damaged"]
+        name = f"snapshots.db.damaged-{time}"
+        assert store.remarks == [
+            f"snapshots.db was damaged: it is now {name}, and snapshots are made anew from the log"
+        ]
+        assert (data / name).read_bytes() == bytes(content)
+        assert await read_all(store, ONE) == chain
+        await store.put_snapshot(make_snapshot(chain[-1]))
+        assert len(await store.snapshots(ONE)) == 1
+        await store.aclose()
+
+
+async def test_a_damaged_file_of_snapshots_is_refused_where_the_log_has_not_all(data: Path) -> None:
+    await written(data, 4, rolls=(2,))
+    store = await open_log(data)
+    await store.drop(1)
+    await store.aclose()
+    (data / "snapshots.db").write_bytes(b"garbage" * 2_000)
+    for _ in range(2):
+        with pytest.raises(StoreCorrupt, match=r"log begins with log-000002\.db.*back from a copy"):
+            await open_log(data)
+    assert (data / "snapshots.db").exists()
 
 
 async def test_damaged_snapshots_are_reported(data: Path, told: list[str]) -> None:

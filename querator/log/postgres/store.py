@@ -48,6 +48,7 @@ class PostgresLog:
     """
 
     away: Final = ""
+    remarks: Final = ()
     """Found out when it is asked."""
 
     def __init__(

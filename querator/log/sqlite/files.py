@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from querator.errors import LogUnavailable, StoreCorrupt
+from querator.errors import LogUnavailable, StoreCorrupt, StoreDamaged
 
 APPLICATION_ID: Final = 0x51756572
 """In the header of every file of ours: ``Quer``."""
@@ -23,7 +23,8 @@ def open_file(
     The connection belongs to the calling thread. It commits by itself outside BEGIN, and never checkpoints.
 
     Raises:
-        StoreCorrupt: it is no file of ours, or of a later version, or damaged.
+        StoreCorrupt: it is no file of ours, or of a later version.
+        StoreDamaged: it is damaged.
         LogUnavailable: it cannot be opened now.
     """
     try:
@@ -94,7 +95,7 @@ def translate(error: sqlite3.Error, path: Path) -> StoreCorrupt | LogUnavailable
     """What a SQLite error, of a statement that certainly wrote nothing, means to a caller of the store."""
     name = getattr(error, "sqlite_errorname", "") or type(error).__name__
     if primary_code(error) in _CORRUPT:
-        return StoreCorrupt(f"{path} is damaged ({name}: {error}): {_REMEDY}")
+        return StoreDamaged(f"{path} is damaged ({name}: {error}): {_REMEDY}")
     if is_full(error):
         return LogUnavailable(f"the disk of {path.parent} is full: make room, it goes on by itself")
     return LogUnavailable(f"{path}: {error} ({name})")

@@ -53,17 +53,18 @@ class SnapshotFile:
     """The snapshot half of the store, and the number of the oldest bucket."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._connection: sqlite3.Connection | None = None
 
     def open(self) -> None:
         """Open or make the file.
 
         Raises:
-            StoreCorrupt: it cannot be read; the log itself does not need it unless buckets were dropped.
+            StoreDamaged: it cannot be read; the log itself does not need it unless buckets were dropped.
+            StoreCorrupt: it is not ours.
             LogUnavailable: not now.
         """
-        self._connection = open_file(self._path, _SCHEMA)
+        self._connection = open_file(self.path, _SCHEMA)
         # Nobody waits for these commits, so SQLite may move its write-ahead log in the midst of them.
         self._connection.execute("PRAGMA wal_autocheckpoint = 1000")
 
@@ -145,12 +146,12 @@ class SnapshotFile:
             self.open()
         connection = self._connection
         if connection is None:
-            raise StoreCorrupt(f"{self._path} is closed")
+            raise StoreCorrupt(f"{self.path} is closed")
         try:
             return work(connection)
         except sqlite3.Error as error:
             self.close()
-            raise translate(error, self._path) from error
+            raise translate(error, self.path) from error
 
     def _change(self, work: Callable[[sqlite3.Connection], Any]) -> None:
         """One transaction. Writing it again is harmless: an unknown outcome is a failure like others."""

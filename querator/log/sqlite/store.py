@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ import trio
 from querator import telemetry
 from querator.core.ids import PartitionId, Position
 from querator.env import Env, FileLock, FileLocked, Worker
-from querator.errors import HistoryDropped, LogUnavailable, StoreCorrupt, StoreLocked
+from querator.errors import HistoryDropped, LogUnavailable, StoreCorrupt, StoreDamaged, StoreLocked
 from querator.log.records import ChunkId, Record, Snapshot, Tail
 from querator.log.rules import check_droppable
 from querator.log.sqlite.buckets import (
@@ -61,6 +62,8 @@ class SqliteLog:
         self._workers: list[Worker] = []
         self._rolling: trio.Event | None = None
         self._checkpoint_failure = ""
+        self.remarks: list[str] = []
+        """What an operator should know of it."""
 
     # --- Life ------------------------------------------------------------------------------------
 
@@ -79,15 +82,54 @@ class SqliteLog:
             self._workers = [
                 self._env.threads.worker(f"log {name}") for name in ("writer", "reader", "snapshots")
             ]
-            await self._snapshot_thread.run(self._snapshots.open)
-            await self._open_buckets()
+            await self._open_buckets(await self._open_snapshots())
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._close()
             raise
 
-    async def _open_buckets(self) -> None:
-        oldest = await self._snapshot_thread.run(self._snapshots.oldest_bucket)
+    async def _open_snapshots(self) -> int:
+        """The oldest bucket, by the file of snapshots, or by what is there where that is damaged."""
+        thread = self._snapshot_thread
+        try:
+            await thread.run(self._snapshots.open)
+            return await thread.run(self._snapshots.oldest_bucket)
+        except StoreDamaged as error:
+            numbers = map(bucket_number, await self._env.files.list(self.directory))
+            first = min((number for number in numbers if number is not None), default=1)
+            if first > 1:
+                raise StoreDamaged(
+                    f"{error}. It cannot be made anew, since the log begins with {bucket_name(first)}, and "
+                    "what was before is in snapshots alone: put snapshots.db back from a copy that is "
+                    "younger than that bucket"
+                ) from error
+            await self._set_snapshots_aside(error)
+            return 1
+
+    async def _set_snapshots_aside(self, error: StoreDamaged) -> None:
+        """They can be made anew from the log: the damaged file is kept under another name, for whoever wants
+        to look into it, and an empty one begins.
+
+        Raises:
+            LogUnavailable: that is not possible now.
+        """
+        thread, path = self._snapshot_thread, self._snapshots.path
+        await thread.run(self._snapshots.close)
+        there = await self._env.files.list(self.directory)
+        name = next(name for number in count(1) if (name := f"{path.name}.damaged-{number}") not in there)
+        try:
+            for suffix in ("-wal", "-shm", ""):
+                if path.name + suffix in there:
+                    target = path.with_name(name + suffix)
+                    await self._env.files.rename(path.with_name(path.name + suffix), target)
+        except OSError as failure:
+            raise LogUnavailable(f"{path} is damaged and cannot be set aside: {failure}") from error
+        await thread.run(self._snapshots.open)
+        remark = f"snapshots.db was damaged: it is now {name}, and snapshots are made anew from the log"
+        self.remarks = [*self.remarks, remark]
+        telemetry.emit("snapshots.damaged", store=self.name, set_aside=name, error=str(error))
+
+    async def _open_buckets(self, oldest: int) -> None:
         paths: dict[int, Path] = {}
         for file in await self._env.files.list(self.directory):
             number = bucket_number(file)
@@ -203,7 +245,14 @@ class SqliteLog:
         await self._snapshot_thread.run(self._snapshots.put_snapshot, snapshot)
 
     async def snapshots(self, partition: PartitionId) -> list[Snapshot]:
-        found = await self._snapshot_thread.run(self._snapshots.snapshots, partition)
+        try:
+            found = await self._snapshot_thread.run(self._snapshots.snapshots, partition)
+        except StoreDamaged as error:
+            # Found only now: a page that nobody had looked at. While the log has everything, no matter.
+            if self._buckets[0].number > 1:
+                raise
+            await self._set_snapshots_aside(error)
+            return []
         for position in found.damaged:
             telemetry.emit("snapshot.damaged", store=self.name, partition=partition, position=position)
         return found.snapshots
