@@ -1,13 +1,15 @@
 """What the engine counts, for ``/metrics``: read from memory when asked for, never counted twice."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from querator.actors.node import Node
 from querator.actors.pulse import Pulse
+from querator.actors.queue import QueueRuntime
 from querator.api.metrics import Source
 from querator.core.ids import SECOND
+from querator.core.limits import METRICS_PIECE_QUEUES
 
 
 def engine_metrics(node: Node) -> Source:
@@ -57,27 +59,48 @@ def unsafe_metrics(codes: Sequence[str]) -> Source:
 
 
 def _queues(node: Node) -> Iterable[Metric]:
+    """Each family in pieces of some queues."""
+    queues = list(node.broker.queues.values())
+    for make in (_depth, _produced, _completed, _retried, _ended, _waiting):
+        for start in range(0, max(1, len(queues)), METRICS_PIECE_QUEUES):
+            yield make(queues[start : start + METRICS_PIECE_QUEUES])
+
+
+def _depth(queues: Sequence[QueueRuntime]) -> Metric:
     depth = GaugeMetricFamily("querator_queue_depth", "Items of a queue by state", labels=["queue", "state"])
-    produced = CounterMetricFamily("querator_queue_produced", "Items produced", labels=["queue"])
-    completed = CounterMetricFamily("querator_queue_completed", "Items completed", labels=["queue"])
-    retried = CounterMetricFamily("querator_queue_retried", "Failed attempts", labels=["queue"])
-    ended = CounterMetricFamily(
-        "querator_queue_reservations_ended", "Reservations that ended by themselves", labels=["queue"]
-    )
-    waiting = GaugeMetricFamily("querator_queue_waiters", "Who waits for items", labels=["queue", "how"])
-    for name, queue in node.broker.queues.items():
+    for queue in queues:
         states = [actor.state for actor in queue.open_actors()]
-        depth.add_metric([name, "ready"], sum(state.ready for state in states))
-        depth.add_metric([name, "reserved"], sum(state.reserved for state in states))
-        depth.add_metric([name, "scheduled"], sum(state.scheduled for state in states))
-        depth.add_metric([name, "dead"], sum(len(state.dead) for state in states))
-        produced.add_metric([name], sum(state.produced for state in states))
-        completed.add_metric([name], sum(state.completed for state in states))
-        retried.add_metric([name], sum(state.retried for state in states))
-        ended.add_metric([name], sum(state.ended for state in states))
-        waiting.add_metric([name, "subscribed"], len(queue.demand.subscriptions))
-        waiting.add_metric([name, "parked"], len(queue.demand.parked))
-    yield from (depth, produced, completed, retried, ended, waiting)
+        depth.add_metric([queue.name, "ready"], sum(state.ready for state in states))
+        depth.add_metric([queue.name, "reserved"], sum(state.reserved for state in states))
+        depth.add_metric([queue.name, "scheduled"], sum(state.scheduled for state in states))
+        depth.add_metric([queue.name, "dead"], sum(len(state.dead) for state in states))
+    return depth
+
+
+def _counter(name: str, text: str, field: str) -> Callable[[Sequence[QueueRuntime]], Metric]:
+    """Of a counter that each partition has."""
+
+    def make(queues: Sequence[QueueRuntime]) -> Metric:
+        family = CounterMetricFamily(name, text, labels=["queue"])
+        for queue in queues:
+            family.add_metric([queue.name], sum(getattr(actor.state, field) for actor in queue.open_actors()))
+        return family
+
+    return make
+
+
+_produced = _counter("querator_queue_produced", "Items produced", "produced")
+_completed = _counter("querator_queue_completed", "Items completed", "completed")
+_retried = _counter("querator_queue_retried", "Failed attempts", "retried")
+_ended = _counter("querator_queue_reservations_ended", "Reservations that ended by themselves", "ended")
+
+
+def _waiting(queues: Sequence[QueueRuntime]) -> Metric:
+    waiting = GaugeMetricFamily("querator_queue_waiters", "Who waits for items", labels=["queue", "how"])
+    for queue in queues:
+        waiting.add_metric([queue.name, "subscribed"], len(queue.demand.subscriptions))
+        waiting.add_metric([queue.name, "parked"], len(queue.demand.parked))
+    return waiting
 
 
 def _log(node: Node) -> Iterable[Metric]:

@@ -1,48 +1,66 @@
 """``GET /metrics``: the doors' counters, and whatever other parts of the node add, as Prometheus text.
 
-Nothing is counted twice: families are made from plain numbers at the moment they are asked for.
+Nothing is counted twice: families are made from plain numbers at the moment they are asked for, a piece at a
+time: a page of thousands of queues holds up nobody.
 """
 
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import attrs
+import trio
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector
 
 from querator.api.counters import Counters
 from querator.api.exchange import HttpResponse
 from querator.api.registry import SessionRegistry
 
 Source: TypeAlias = Callable[[], Iterable[Metric]]
-"""Makes families of metrics from what it knows; called at each scrape, must not wait."""
+"""Makes families of metrics from what it knows; called at each scrape, must not wait. A long family may come
+in pieces, one after the other; others run between any two."""
 
 
 class MetricsPage:
     """All sources of one node, as one page."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
+        self._sources: list[Source] = []
+        self._one = trio.Lock()
 
     def add(self, source: Source) -> None:
         """Show this source's families too; their names must be its own."""
-        self._registry.register(_Adapter(source))
+        self._sources.append(source)
 
-    def response(self) -> HttpResponse:
-        return HttpResponse(200, [("Content-Type", CONTENT_TYPE_LATEST)], generate_latest(self._registry))
+    async def response(self) -> HttpResponse:
+        """One page at a time is made."""
+        async with self._one:
+            pieces: list[bytes] = []
+            last = ""
+            for source in self._sources:
+                for family in source():
+                    text = generate_latest(_Piece(family))
+                    pieces.append(_without_heading(text) if family.name == last else text)
+                    last = family.name
+                    await trio.lowlevel.checkpoint()
+        return HttpResponse(200, [("Content-Type", CONTENT_TYPE_LATEST)], b"".join(pieces))
 
 
-class _Adapter(Collector):
-    def __init__(self, source: Source) -> None:
-        self._source = source
+class _Piece(CollectorRegistry):
+    """What ``generate_latest`` asks for its families."""
 
-    def describe(self) -> Iterable[Metric]:
-        return ()
+    def __init__(self, family: Metric) -> None:
+        self._family = family
 
     def collect(self) -> Iterable[Metric]:
-        return self._source()
+        return (self._family,)
+
+
+def _without_heading(text: bytes) -> bytes:
+    while text.startswith(b"# "):
+        text = text.partition(b"\n")[2]
+    return text
 
 
 def door_metrics(registry: SessionRegistry) -> Source:

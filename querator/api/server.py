@@ -292,7 +292,7 @@ class _Router:
             if request.path == _HEALTH:
                 return await self._server.health()
             if request.path == _METRICS:
-                return self._server.metrics.response()
+                return await self._server.metrics.response()
         return await self._http.handle(request)
 
 

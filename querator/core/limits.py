@@ -214,6 +214,8 @@ QUEUES_MAX: Final = 10_000
 PARTITIONS_PER_QUEUE_MAX: Final = 1_024
 KEY_SLOTS: Final = 1_024
 
+METRICS_PIECE_QUEUES: Final = 100
+"""Queues whose samples of ``/metrics`` are made between two turns of the event loop: a millisecond or two."""
 STATS_WAIT: Final = Duration(500_000)
 """How long a queue's counters wait for a partition that does not answer, when another one has."""
 
