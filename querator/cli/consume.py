@@ -11,12 +11,13 @@ import attrs
 import trio
 from cyclopts import Parameter
 
-from querator.cli.exits import UsageError
+from querator.cli.exits import CommandFailed, Exit, UsageError
 from querator.cli.options import Patience, Target, read_duration
-from querator.cli.output import note, to_json
-from querator.client import Batch, Client, Item, OutcomeUnknown, ReservationLost
+from querator.cli.output import note, print_json, to_json
+from querator.client import Batch, Client, Item, OutcomeUnknown, Rejected, ReservationLost
 from querator.core import limits
 from querator.core.ids import SECOND, Duration
+from querator.core.replies import Code
 from querator.env import Env
 from querator.env.real import real_env
 
@@ -101,16 +102,38 @@ async def consume(
     )
     env = real_env()
     tally = Tally()
+    is_paused = False
     patience = read_duration(reconnect_timeout, "--reconnect-timeout")
     try:
         async with target.connect("consume", patience=patience) as q:
+            if follow and await is_queue_paused(q, queue):
+                note(f"{queue} is paused: waiting for `querator queues resume {queue}`")
             if exec is not None:
                 await Runner(q, wishes, exec, env, tally).run(jobs)
             else:
                 await Printer(q, wishes, env, tally, is_json=target.json).run()
+            is_enough = max is not None and tally.taken >= max
+            is_paused = not follow and not is_enough and await is_queue_paused(q, queue)
     finally:
         if tally.lost or exec is not None:
             note(f"{queue}: {tally}")
+    if is_paused:
+        if target.json:
+            print_json({"queue": queue, "paused": True})
+        raise CommandFailed(
+            f"{queue} is paused: nothing is given until `querator queues resume {queue}`", Exit.PAUSED
+        )
+
+
+async def is_queue_paused(q: Client, queue: str) -> bool:
+    """As far as we may know."""
+    try:
+        report = await q.stats(queue)
+    except Rejected as error:
+        if error.code != Code.DENIED:
+            raise
+        return False
+    return bool(report.partitions) and all(partition.get("paused", 0) for partition in report.partitions)
 
 
 @attrs.frozen(kw_only=True)

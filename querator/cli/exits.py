@@ -33,6 +33,8 @@ class Exit(enum.IntEnum):
     """No server answers."""
     LOCKED = 73
     """Another process uses the data directory."""
+    PAUSED = 75
+    """The queue is paused: nothing is given before somebody resumes it."""
     CONFIG = 78
     """A setting is wrong."""
     INTERRUPTED = 130

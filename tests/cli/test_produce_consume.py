@@ -52,6 +52,36 @@ def test_max_takes_no_more(on: Run, queue: str) -> None:
     assert on("consume", queue).out == ""
 
 
+@pytest.mark.parametrize("options", [("--max", "1"), (), ("--exec", "cat")])
+def test_a_paused_queue_is_told_of(on: Run, queue: str, options: tuple[str, ...]) -> None:
+    on("produce", queue, stdin=b"a\n")
+    on("queues", "pause", queue)
+    done = on("consume", queue, *options)
+    assert (done.code, done.out) == (Exit.PAUSED, "")
+    assert f"{queue} is paused" in done.err
+    if "--exec" not in options:
+        done = on("consume", queue, "--json", *options)
+        assert (done.code, done.json) == (Exit.PAUSED, [{"queue": queue, "paused": True}])
+    on("queues", "resume", queue)
+    done = on("consume", queue, *options)
+    assert (done.code, done.out.strip()) == (0, "a")
+
+
+def test_a_follower_of_a_paused_queue_says_so_and_waits(on: Run, server: Served, queue: str) -> None:
+    on("produce", queue, stdin=b"a\n")
+    on("queues", "pause", queue)
+    command = ("consume", queue, "--follow", "--max", "1", "--address", server.address)
+    following = subprocess.Popen(
+        [sys.executable, "-m", "querator", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert following.stderr is not None
+    with following:
+        assert b"is paused: waiting" in following.stderr.readline()
+        on("queues", "resume", queue)
+        out, _ = following.communicate(timeout=PATIENCE)
+    assert (following.returncode, out) == (0, b"a\n")
+
+
 def test_json_lines_carry_attributes(on: Run, queue: str) -> None:
     source = b"""
     {"payload": "text", "key": "a", "kind": "k", "reference": "r", "headers": {"h": "1"}}
