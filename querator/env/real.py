@@ -286,8 +286,14 @@ def allow_descriptors(wanted: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else soft
 
 
+_CIPHERS: Final = (
+    "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM:!PSK"
+)
+"""Of TLS 1.2: those of Python itself, which are forward secret; a distribution's Python may allow others."""
+
+
 def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
-    """A server's context, TLS 1.2 or newer.
+    """A server's context, TLS 1.2 or newer, forward secret.
 
     Raises:
         OSError: a file cannot be read, or is not what it should be (ssl.SSLError).
@@ -295,6 +301,7 @@ def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_ciphers(_CIPHERS)
     context.load_cert_chain(certificate, key, password=_no_password)
     return context
 
