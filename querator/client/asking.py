@@ -11,7 +11,8 @@ from querator.client.answers import Answer
 from querator.client.errors import ClientError, OutcomeUnknown, Rejected
 from querator.client.holding import Sink
 from querator.client.producing import Stream
-from querator.client.requests import Doubtful, Harmless, unexpected
+from querator.client.requests import ELSEWHERE, Doubtful, Harmless, unexpected
+from querator.core.limits import RESERVE_REFUSALS_MAX
 from querator.core.replies import Code
 from querator.protocol.messages import (
     Empty,
@@ -159,9 +160,10 @@ class WatchRequest(Harmless):
 
 
 class ReserveRequest(Doubtful):
-    """Asks once. The reservation's messages are taken in by the protocol, which then resolves it."""
+    """Asks once. The reservation's messages are taken in by the protocol, which then resolves it. A node that
+    stops, or stands by, is not asked in vain: the question goes on to where it sends us."""
 
-    __slots__ = ("answer", "message", "sink")
+    __slots__ = ("_refusals", "answer", "message", "sink")
 
     is_repeatable = False
     is_patient = False
@@ -173,6 +175,12 @@ class ReserveRequest(Doubtful):
         self.message = message
         self.sink = sink
         self.answer = answer
+        self._refusals = 0
+
+    def goes_on(self, code: str) -> bool:
+        """Whether it is asked again after this refusal, which says that nothing was reserved."""
+        self._refusals += code in ELSEWHERE
+        return code in ELSEWHERE and self._refusals <= RESERVE_REFUSALS_MAX
 
     def answered(self, message: ServerMessage) -> None:
         if isinstance(message, Empty):

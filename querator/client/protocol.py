@@ -243,11 +243,13 @@ class Protocol:
         for request in self._requests.values():
             request.doubt()
         sent = [*self._requests.values(), *self._parked]
+        # It was refused, and nothing came of it: no other node can give anything twice.
+        refused = dict.fromkeys(request for request in self._parked if isinstance(request, ReserveRequest))
         self._requests = {}
         self._parked = []
         again: list[Request] = []
         for request in sent:
-            if request.is_repeatable:
+            if request.is_repeatable or request in refused:
                 again.append(request)
             else:
                 request.abandoned(OutcomeUnknown("the connection broke before the answer came"))
@@ -658,11 +660,12 @@ class Protocol:
         if message.code in AWAY and isinstance(request, Batch) and request.stream.avoid(request):
             self.on_work()
             return
-        if request.is_patient and (
+        is_of_the_moment = request.is_patient and (
             message.code in ASK_AGAIN
             or (message.code == Code.OUTCOME_UNKNOWN and request.is_repeatable)
             or (message.code == Code.HALTED and isinstance(request, (GiveBack, StrayRelease)))
-        ):
+        )
+        if is_of_the_moment or (isinstance(request, ReserveRequest) and request.goes_on(message.code)):
             if message.code == Code.OUTCOME_UNKNOWN:
                 request.doubt()
             self._parked.append(request)

@@ -12,6 +12,9 @@ T = TypeVar("T")
 ASK_AGAIN: Final = frozenset((Code.OVERLOADED, Code.UNAVAILABLE, Code.SHUTTING_DOWN, Code.NOT_OWNER))
 """Rejections of the moment: nothing was changed, and asking again a little later may succeed."""
 
+ELSEWHERE: Final = frozenset((Code.SHUTTING_DOWN, Code.NOT_OWNER))
+"""Those of them after which another node may serve."""
+
 
 class Request(Protocol):
     """One request of ours. The protocol half calls exactly one of the three endings, once."""

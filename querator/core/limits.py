@@ -258,6 +258,8 @@ CLIENT_FRAME_BYTES: Final = 1_048_576
 RECONNECT_DELAY_MIN: Final = Duration(50_000)
 RECONNECT_DELAY_MAX: Final = Duration(2 * SECOND)
 """Bounds of the back-off between a client's attempts to connect."""
+RESERVE_REFUSALS_MAX: Final = 32
+"""Refusals by nodes that stop, or do not own the queue, after which a ``reserve`` is told: half a minute."""
 REFUSED_DELAY_MIN: Final = Duration(20_000)
 REFUSED_DELAY_MAX: Final = Duration(1 * SECOND)
 """Bounds of the back-off before a client asks again what an overloaded server refused."""

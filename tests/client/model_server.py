@@ -146,6 +146,8 @@ class ModelConnection:
         self.subscriptions: dict[int, wire.Subscribe] = {}
         self.parked: list[wire.Reserve] = []
         self.watches: dict[int, wire.Watch] = {}
+        self.refuses_to_reserve: Code | None = None
+        """As a node that stops, or stands by, does."""
         self.farewell: int | None = None
         """The close code this connection wants to end with."""
 
@@ -327,6 +329,9 @@ class ModelConnection:
         self.outbox.append(wire.Unsubscribed(message.id))
 
     def _reserve(self, message: wire.Reserve) -> None:
+        if self.refuses_to_reserve is not None:
+            self.outbox.append(wire.Rejected(message.id, self.refuses_to_reserve, "elsewhere or later"))
+            return
         if message.queue not in self.server.queues:
             self.outbox.append(wire.Rejected(message.id, Code.UNKNOWN_QUEUE, "no such queue", "queue"))
             return

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from querator.client import (
+    Batch,
     Client,
     ClientError,
     Disconnected,
@@ -504,6 +505,53 @@ async def test_a_client_leaves_a_server_that_goes_away_as_soon_as_it_holds_nothi
             assert trio.current_time() - began < 1
             elsewhere.stop()
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("code", [Code.SHUTTING_DOWN, Code.NOT_OWNER])
+@pytest.mark.parametrize("how", ["sent away", "cut"])
+async def test_a_reserve_that_a_stopping_node_refuses_is_served_by_another_one(
+    autojump_clock: trio.testing.MockClock, code: Code, how: str
+) -> None:
+    async with fake_server() as server, connect("server:2319,other:2319", env=server.env()) as q:
+        elsewhere = FakeServer(server.model, server.network)
+        elsewhere.host = "other"
+        await q.produce_batch("q", [b"held", b"wanted"])
+        held = await q.reserve("q")
+        assert held is not None
+        async with trio.open_nursery() as nursery:
+            await nursery.start(elsewhere.run)
+            server.connections[0].refuses_to_reserve = code
+            batches: list[Batch | None] = []
+
+            async def reserve() -> None:
+                batches.append(await q.reserve("q"))
+
+            nursery.start_soon(reserve)
+            await trio.sleep(2)
+            assert not batches
+            if how == "cut":
+                server.stop()
+            else:
+                server.connections[0].outbox.append(wire.GoingAway(0, "other:2319"))
+                await server.push()
+                await held.complete()
+            await trio.sleep(5)
+            assert [batch.payloads for batch in batches if batch is not None] == [[b"wanted"]]
+            elsewhere.stop()
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_reserve_that_nobody_serves_is_told_in_the_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """RESERVE_REFUSALS_MAX."""
+    async with running() as (server, q):
+        await q.produce("q", b"x")
+        server.connections[0].refuses_to_reserve = Code.SHUTTING_DOWN
+        with pytest.raises(Rejected, match="shutting_down"):
+            await q.reserve("q")
+        assert len(server.sent(wire.Reserve)) == limits.RESERVE_REFUSALS_MAX + 1
+        assert trio.current_time() < 60
 
 
 # -- breaking connections -------------------------------------------------------------------------
