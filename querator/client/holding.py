@@ -445,7 +445,8 @@ class Holdings:
         self._forget_if_finished(reservation)
 
     def reconcile(self, held: dict[str, int]) -> list[str]:
-        """After a welcome: ``held`` is token to deadline. Returns tokens that we do not know.
+        """After a welcome: ``held`` is token to deadline. Returns tokens that nobody here works on: those we
+        do not know, and those we gave up at an earlier welcome that did not list them.
 
         What the server does not list is lost, unless all we had of it is settled by what we have sent:
         then the answer to that will tell.
@@ -462,7 +463,8 @@ class Holdings:
             else:
                 reservation.is_whole = True
                 self._forget_if_finished(reservation)
-        return [token for token in held if token not in self._reservations]
+        known = self._reservations
+        return [token for token in held if token not in known or known[token].lost]
 
     def abandon(self, error: ClientError) -> None:
         """Nothing will be sent any more."""

@@ -587,7 +587,9 @@ class Protocol:
     def _receive_reserved(self, message: Reserved) -> None:
         if message.push:
             self._push_seen = message.push
-        if self._strays:
+        known = self._holdings.find(message.token)
+        is_lost = known is not None and bool(known.lost)
+        if self._strays and not is_lost:
             self._strays.pop(message.token, None)
         sink: Sink | None = None
         request: Request | None = None
@@ -599,11 +601,11 @@ class Protocol:
             request = self._requests.get(message.id)
             if isinstance(request, ReserveRequest):
                 sink = request.sink
-        known = self._holdings.find(message.token)
         if known is not None:
             sink = known.sink
         given_back = self._stray_releases.get(message.token, ())
-        is_given_back = any(release.message.ranges is None for release in given_back)
+        # Of what was lost here it does not matter whether it is pushed again: nobody works on it.
+        is_given_back = is_lost or any(release.message.ranges is None for release in given_back)
         if sink is None:
             if not is_given_back:
                 self._release_message(message)
