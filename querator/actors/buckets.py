@@ -8,6 +8,8 @@ payloads are appended again first, by a ``carried`` record.
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import trio
+
 from querator import telemetry
 from querator.actors.broker import Broker
 from querator.actors.catalog import CatalogOwner, CatalogReader
@@ -57,6 +59,8 @@ class BucketService:
         self._announced: dict[tuple[str, int], dict[PartitionId, tuple[int, int]]] = {}
         """Likewise, of buckets that this process opened: (position of the announcing owner's claim, position
         of its announcement once that is committed)."""
+        self._one = trio.Lock()
+        """One pass at a time: what one has proved, another would write anew."""
         self.carried = 0
         self.dropped = 0
 
@@ -111,17 +115,25 @@ class BucketService:
             LogError: the store can't do it now.
         """
         gone: list[int] = []
+        async with self._one:
+            while (number := await self._drop_oldest(name, buckets_kept, is_exported)) is not None:
+                gone.append(number)
+        return gone
+
+    async def _drop_oldest(
+        self, name: str, buckets_kept: int, is_exported: Callable[[PartitionId, Position], bool] | None
+    ) -> int | None:
         store = self._stores[name]
-        while True:
-            buckets = await store.buckets()
-            if len(buckets) <= buckets_kept or not buckets[0].sealed:
-                return gone
-            if not await self._make_droppable(name, buckets[0], is_exported):
-                return gone
-            await store.drop(buckets[0].number)
-            self.dropped += 1
-            gone.append(buckets[0].number)
-            telemetry.emit("bucket.dropped", store=name, bucket=buckets[0].number)
+        buckets = await store.buckets()
+        if len(buckets) <= buckets_kept or not buckets[0].sealed:
+            return None
+        number = buckets[0].number
+        if not await self._make_droppable(name, buckets[0], is_exported):
+            return None
+        await store.drop(number)
+        self.dropped += 1
+        telemetry.emit("bucket.dropped", store=name, bucket=number)
+        return number
 
     async def _make_droppable(
         self, name: str, bucket: Bucket, is_exported: Callable[[PartitionId, Position], bool] | None
@@ -190,7 +202,13 @@ class BucketService:
         tail = await store.tail(reader.partition)
         if tail is not None:
             await reader.begin_at_snapshot(store, tail)
-        return "" if reader.position >= end else "no snapshot behind the bucket can be read"
+        is_good = reader.position >= end
+        proved = (reader.position if is_good else 0, reader.hash)
+        if reader.partition == CATALOG_PARTITION:
+            self._catalog.proved(*proved)
+        else:
+            self._snapshots.proved(reader.partition, *proved)
+        return "" if is_good else "no snapshot behind the bucket can be read"
 
     def _start_behind(self, name: str, bucket: int, actor: PartitionActor) -> Position:
         """A position of the partition before which all is that it has in the bucket, and little more. Where

@@ -100,6 +100,7 @@ class CatalogOwner:
         self._nonce = 0
         self._position = 0
         self._hash = GENESIS
+        self._proved = (0, b"")
         self._is_open = False
         self._log = CatalogReader(CATALOG_PARTITION)
         self._told: list[Callable[[], None]] = []
@@ -172,10 +173,16 @@ class CatalogOwner:
                 )
             )
             position = Position(self._position)
+            if self._proved == (position, self._hash):
+                return True
             await self._store.put_snapshot(
                 Snapshot(CATALOG_PARTITION, position, self._hash, 1, head, (), checksum(head))
             )
             return True
+
+    def proved(self, position: int, hash_: bytes) -> None:
+        """The snapshot of this position was read back; 0: none could be. See ``SnapshotService.proved``."""
+        self._proved = (position, hash_)
 
     async def change(self, command: CatalogCommand, author: str = "") -> Changed | Rejected:
         """See CatalogPort."""

@@ -36,6 +36,8 @@ class SnapshotService:
         self._wanted = Wanted()
         self._last: dict[PartitionId, tuple[int, tuple[tuple[int, int], ...]]] = {}
         """By partition: position and chunks of the last snapshot that this process stored."""
+        self._proved: dict[PartitionId, tuple[int, bytes]] = {}
+        """By partition: position and hash of the last snapshot that was read back, and is good."""
         self._one = trio.Lock()
         self.taken = 0
 
@@ -56,6 +58,11 @@ class SnapshotService:
         for actor in actors:
             if actor.is_open and actor.log_records:
                 await self.take(actor)
+
+    def proved(self, partition: PartitionId, position: int, hash_: bytes) -> None:
+        """The snapshot of this position was read back: it is not written over by another one of the same
+        position, which may be no good. 0: none could be read."""
+        self._proved[partition] = (position, hash_)
 
     async def take(self, actor: PartitionActor) -> bool:
         """Capture at the next seal, encode between turns, wait for the commit; whether it is stored."""
@@ -79,6 +86,8 @@ class SnapshotService:
         if not request.hash:
             return False
         position = Position(capture.position)
+        if self._proved.get(actor.partition) == (position, request.hash):
+            return True
         fresh = {ChunkId(number, Position(at)): data for (number, at), data in capture.fresh.items()}
         chunks = tuple(ChunkId(number, Position(at)) for number, at in capture.chunks)
         try:

@@ -178,6 +178,38 @@ async def test_a_bucket_is_kept_while_no_snapshot_behind_it_can_be_read_back(
             assert len(client.reservations) == 1
 
 
+async def test_a_snapshot_that_was_read_back_is_not_written_over(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the last that is good when the bucket goes, and the same one again may be damaged on its way.
+    One that was damaged later is written again."""
+    async with world.node() as node:
+        first = await world.create(node)
+        second = await world.create(node, QueueName("other"))
+        Client(node).produce(b"x")
+        await settle_down()
+        await node.buckets.roll("memory")
+        node.broker.actors[second].halt("so that the bucket stays")
+        written: list[int] = []
+        store = node.stores["memory"]
+        original = store.put_snapshot
+
+        async def put(snapshot: Snapshot) -> None:
+            written.append(snapshot.partition)
+            await original(snapshot)
+
+        monkeypatch.setattr(store, "put_snapshot", put)
+        for expected in ([0, first], []):
+            assert await node.buckets.prune("memory", buckets_kept=1) == []
+            assert written == expected
+            written.clear()
+        kept = world.disk.partitions[first].snapshots
+        kept[-1] = (kept[-1][0], b"rotten")
+        for expected in ([], [first]):
+            assert await node.buckets.prune("memory", buckets_kept=1) == []
+            assert written == expected
+
+
 async def test_a_bucket_is_kept_while_a_rival_has_claimed_what_it_holds(
     autojump_clock: MockClock, world: World
 ) -> None:
