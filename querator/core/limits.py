@@ -275,8 +275,8 @@ EXPORT_PAGE_RECORDS: Final = 100
 """Records read together by an export: some milliseconds of a database, which others wait for meanwhile."""
 EXPORT_STEP_ROWS: Final = 250_000
 """Rows gathered before they are written: some 40 MB of columns, and as much again while DuckDB sorts them."""
-EXPORT_STRETCH_EVENTS: Final = 2_048
-"""From so many events on a stretch of records is swept together: a millisecond's work, or two."""
+EXPORT_STRETCH_EVENTS: Final = 1_024
+"""From so many events on a stretch of records is swept together: a millisecond's work or so."""
 EXPORT_SWEEP_EVENTS: Final = 65_536
 """From so many events on what was swept is written into the state: ten milliseconds' work, or twenty."""
 EXPORT_STEP_PAYLOAD_BYTES: Final = 67_108_864

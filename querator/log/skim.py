@@ -123,7 +123,7 @@ class Skimmed:
                 continue
             into = self.settled[number]
             found.append((into.numbers, take_integers(reader, count)))
-            found.append((into.ranges, OPTIONAL_PAIRS.take(reader, count)))
+            found.append((into.ranges, _read_ranges(reader, count)))
             if number == RETRIED:
                 if not _skip_zeros(reader) and any(take_integers(reader, count)):
                     return None
@@ -161,6 +161,15 @@ def _skip_zeros(reader: Reader) -> bool:
         return False
     reader.position += 1
     return True
+
+
+def _read_ranges(reader: Reader, count: int) -> Sequence[Pairs | None]:
+    start = reader.position
+    if reader.data.startswith(_FROM_THE_FIRST, start):
+        # So many items from the first one on, the same for all: whoever settles one by one says it so.
+        reader.position = start + len(_FROM_THE_FIRST)
+        return [((0, reader.byte()),)] * count
+    return OPTIONAL_PAIRS.take(reader, count)
 
 
 def _read_kinds(reader: Reader, count: int) -> list[str] | None:
@@ -205,6 +214,8 @@ def _read_any_kinds(reader: Reader, count: int) -> list[str] | None:
     return [(next(left) or "") if there else "" for there in present]
 
 
+_FROM_THE_FIRST: Final = bytes((1, 1, 2, 0, 1))
+"""Before a byte that says how many: there are ranges, one each; from index 0; a constant."""
 _KINDS_ONLY: Final = bytes((1, 1, 1, 0, 0, 1, 1))
 """Before the kinds: all batches have attributes, none of them a list; no encoding; a kind, the same for all
 of a batch's items."""

@@ -266,12 +266,13 @@ def test_skimmed_columns_are_those_of_the_record() -> None:
     taken = 0
     for seed in range(12):
         rng = random.Random(seed)
-        for history in (
-            busy_history(rng, 200),
-            random_history(rng, 3, 100),
-            random_history(rng, 3, 60, keyed=True),
+        for records in (
+            busy_history(rng, 200).records,
+            random_history(rng, 3, 100).records,
+            random_history(rng, 3, 60, keyed=True).records,
+            make_partition(3, 300, 1, rng),
         ):
-            for record in history.records:
+            for record in records:
                 skimmed = Skimmed()
                 if not skimmed.take(record.position, record.events):
                     assert skimmed == Skimmed()
