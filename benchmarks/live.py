@@ -81,8 +81,17 @@ def _compare(row: Row, options: argparse.Namespace, serve: Callable[[], tuple[st
             f"   {growth:+.0%} ({min(growths):+.0%} to {max(growths):+.0%})  {verdict}"
         )
     rates = [statistics.median(one["rate"] for one in rounds) for rounds in (without, beside)]
+    idle = sum(1 for one in beside if not _has_worked(one["beside"]))
     print(f"items/s    {rates[0]:,.0f} -> {rates[1]:,.0f}   beside: {beside[-1]['beside']}", flush=True)
+    if 2 * idle > len(beside):
+        print("FAILS: in most rounds nothing was answered beside: others take what the processors have left")
+        is_met = False
     return is_met
+
+
+def _has_worked(sides: Sequence[dict[str, Any]]) -> bool:
+    """Whether what ran beside came to something: else a round with it is one without."""
+    return any(one.get("answered") for one in sides)
 
 
 def _round(row: Row, options: argparse.Namespace, serve: Sequence[str], *beside: Beside) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             complain(str(error))
         return exit_code_of(error)
     except OSError as error:
-        complain(str(error))
+        complain(str(error) if error.filename is None else f"{error.filename}: {error.strerror}")
         return Exit.FAILED
 
 
@@ -141,9 +141,14 @@ def _unwrapped() -> Iterator[None]:
         yield
     except BaseExceptionGroup as group:
         inner: BaseException = group
-        while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        while isinstance(inner, BaseExceptionGroup) and _are_one(inner.exceptions):
             inner = inner.exceptions[0]
         raise inner from None
+
+
+def _are_one(errors: Sequence[BaseException]) -> bool:
+    """Whether several tasks were told the same."""
+    return len({(type(error), str(error)) for error in errors}) == 1
 
 
 def _is_async(command: Callable[..., Any]) -> bool:

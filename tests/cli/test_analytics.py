@@ -111,6 +111,8 @@ def test_refusals_have_codes(cli: Run, data: Path) -> None:
     assert cli("analytics", "report", "nope", *archive).code == 65
     assert cli("analytics", "report", "mail", "--since", "soon", *archive).code == 2
     assert cli("analytics", "export", "no-view", "x.csv", *archive).code == 2
+    nowhere = cli("analytics", "report", "mail", "--out", "absent/report.html", *archive)
+    assert (nowhere.code, nowhere.err) == (1, "error: absent/report.html: No such file or directory\n")
     absent = cli("analytics", "sql", "FROM queues", "--archive", str(data / "absent"))
     assert absent.code == 65
     assert "run `querator analytics refresh` first" in absent.err

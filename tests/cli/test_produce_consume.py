@@ -182,6 +182,13 @@ def test_commands_run_side_by_side(on: Run, queue: str, follow: bool, tmp_path: 
     assert on("stats", queue, "--json").json[0]["partitions"][0]["completed"] == 3
 
 
+def test_what_several_jobs_are_told_is_said_once(on: Run) -> None:
+    done = on("consume", "no-such-queue", "--exec", "true", "--jobs", "3")
+    assert done.code == 3
+    assert done.err.count("there is no queue named 'no-such-queue'") == 1
+    assert "Traceback" not in done.err
+
+
 def test_dead_items_are_listed_and_come_back(on: Run, queue: str) -> None:
     on("produce", queue, stdin=b"a\nb\nc\n")
     on("consume", queue, "--exec", "exit 65")
