@@ -41,6 +41,16 @@ FOCUS: Final[dict[str, dict[str, Any]]] = {
         "unknown_kept": 0.2,
         "crash_rate": 0.5,
     },
+    "sent_to_one_home": {
+        "queues": 2,
+        "partitions": 4,
+        "senders": 2,
+        "produce_rate": 10.0,
+        "attempts_max": 2,
+        "dead_queue": True,
+        "fail": 0.3,
+        "takeover_rate": 1.0,
+    },
     "snapshot_is_not_read_back": {
         "nodes": 1,
         "consumers": 2,
