@@ -34,7 +34,8 @@ def write(path: Path, text: str) -> Path:
 
 
 def origin(values: object, name: str) -> str:
-    return next(value.origin for value in values.values if value.name == name)  # type: ignore[attr-defined]
+    found: str = next(value.origin for value in values.values if value.name == name)  # type: ignore[attr-defined]
+    return found
 
 
 def test_nothing_given_is_the_defaults(directory: Path) -> None:
@@ -191,7 +192,7 @@ def test_keys_in_the_clear_are_warned_of() -> None:
         {"insecure": True},
         {"auth": False},
     ):
-        assert not attrs.evolve(config, **fine).sends_keys_in_the_clear  # type: ignore[arg-type]
+        assert not attrs.evolve(config, **fine).sends_keys_in_the_clear
 
 
 def test_web_origins_are_a_list(directory: Path) -> None:

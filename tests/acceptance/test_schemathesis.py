@@ -50,7 +50,11 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         server = start_server(tmp_path / "data", free_port(), "--log", "memory", *options)
         running.append(server)
         for name in ("mail", "spare", "dead"):
-            settings = {"lease_timeout": "1m", "expire_timeout": "24h", "requested_partitions": 2}
+            settings: dict[str, Any] = {
+                "lease_timeout": "1m",
+                "expire_timeout": "24h",
+                "requested_partitions": 2,
+            }
             call(server, "queues.create", queue_name=name, **settings)
         call(server, "queue.produce", queue_name="mail", request_timeout="5s", items=[{"utf8": "x"}] * 100)
         return server

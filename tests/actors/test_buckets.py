@@ -40,7 +40,7 @@ async def test_a_bucket_is_dropped_and_everything_alive_outlives_it(
         await settle_down()
         assert await node.buckets.prune("memory", buckets_kept=1) == [1]
         assert node.buckets.carried == 1_900
-        assert world.disk.find(partition, 1) is None  # type: ignore[arg-type]
+        assert world.disk.find(partition, 1) is None
     async with world.node() as node:
         assert QueueName("q") in node.broker.queues
         reader = Client(node, "r")

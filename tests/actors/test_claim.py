@@ -101,9 +101,9 @@ async def test_items_of_another_incarnation_are_served_beside_the_old_ones(
     autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Order, snapshots and verification included."""
+    server = "system:1"
     monkeypatch.setattr(MemoryLog, "server_identity", lambda *_: server)
     monkeypatch.setattr(MemoryLog, "remembered", lambda *_: Position(1_000_000))
-    server = "system:1"
     async with world.node() as node:
         partition = await world.create(node)
         Client(node).produce(b"old-1", b"old-2")
@@ -210,7 +210,7 @@ async def test_a_record_that_does_not_fit_halts_its_partition_and_no_other(
         await settle_down()
         actor = node.broker.actors[bad]
         completed = ev.ItemsCompleted(ReservationNumber(99), None)
-        events = [ev.TurnStarted(actor.now), completed]
+        events: list[ev.Event] = [ev.TurnStarted(actor.now), completed]
         record = seal(bad, Position(actor.tail + 1), actor.tail_hash, actor.nonce, actor.now, events)
         assert world.disk.append([record]) == [Verdict.MINE]
     async with world.node() as node:

@@ -165,8 +165,9 @@ async def test_what_a_dead_queue_took_goes_home_to_the_tail_as_new(
 @pytest.fixture
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> int:
     """Items of one move: many moves are under way."""
-    monkeypatch.setattr(moves, "MOVE_ITEMS_MAX", 40)
-    return moves.MOVE_ITEMS_MAX
+    few = 40
+    monkeypatch.setattr(moves, "MOVE_ITEMS_MAX", few)
+    return few
 
 
 class CrashAt(Faults):

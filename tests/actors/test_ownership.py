@@ -18,6 +18,7 @@ from querator.errors import LogUnavailable
 from querator.log.codec import decode_events
 from querator.log.line import Role, Standing
 from querator.log.memory import Gate, MemoryDisk, MemoryLog
+from querator.log.store import LogStore
 from tests.actors.conftest import Client, Q, settle_down
 
 A_LEASE = seconds(NODE_LEASE)
@@ -97,7 +98,7 @@ class Town:
         line = self.lines[name] = MemoryLine(self.street, name)
         gate = self.gates[name] = Gate()
         stop = self._stops[name] = trio.Event()
-        stores = {"memory": MemoryLog(env, self.disk, faults=gate)}
+        stores: dict[str, LogStore] = {"memory": MemoryLog(env, self.disk, faults=gate)}
         async with open_stores(stores), run_node(stores, env, NodeOptions(name=name), line) as node:
             task_status.started(node)
             await stop.wait()

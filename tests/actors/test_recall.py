@@ -7,7 +7,7 @@ from trio.testing import MockClock
 from querator.actors.node import Node
 from querator.core import limits
 from querator.core.commands import Verb
-from querator.core.ids import SECOND
+from querator.core.ids import SECOND, ReservationNumber
 from querator.core.milestones import STRIDE, Milestones
 from querator.core.replies import Code, Rejected, Reserved, Settled
 from tests.actors.conftest import Client, World, settle_down
@@ -87,7 +87,7 @@ async def _ask(client: Client, settled: list[Reserved]) -> None:
     client.settle(first, Verb.EXTEND, request=6)
     first.nonce += 1
     client.settle(first, request=7)
-    third.reservation += 100_000
+    third.reservation = ReservationNumber(third.reservation + 100_000)
     client.settle(third, request=8)
     await trio.sleep(1)
     assert client.answer(1) == Settled(2, (), repeated=True)

@@ -263,11 +263,12 @@ async def test_another_process_answers_alike(tmp_path: Path) -> None:
     await build(tmp_path, 0)
     here = open_door(tmp_path)
     async with remote(tmp_path) as door:
-        for name, params in (
-            ("throughput", {"queue": "mail", "width": 3_600_000_000}),
-            ("item_history", {"partition": 4, "item": 3}),
-            ("waiting", {"queue": 3}),
-        ):
+        questions: dict[str, dict[str, object]] = {
+            "throughput": {"queue": "mail", "width": 3_600_000_000},
+            "item_history": {"partition": 4, "item": 3},
+            "waiting": {"queue": 3},
+        }
+        for name, params in questions.items():
             assert await ask_again(door, name, params) == await here.ask(name, params)
     here.close()
 

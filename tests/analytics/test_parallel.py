@@ -17,7 +17,7 @@ from querator.analytics.directory import Archive
 from querator.analytics.export import Exporter
 from querator.analytics.manifest import ArchiveError, read_manifest
 from querator.core import limits
-from querator.core.ids import PartitionId
+from querator.core.ids import Instant, PartitionId
 from querator.env import Env
 from querator.env.real import real_env
 from querator.errors import CorruptRecord
@@ -127,7 +127,7 @@ async def test_a_corrupt_record_is_named_by_whichever_process_meets_it(tmp_path:
         async def read(self, partition: int, *args: Any, **bounds: Any) -> Any:
             page = await store.read(partition, *args, **bounds)  # type: ignore[arg-type]
             return [
-                attrs.evolve(record, written_at=record.written_at + 1)
+                attrs.evolve(record, written_at=Instant(record.written_at + 1))
                 if (record.partition, record.position) == (6, 7)
                 else record
                 for record in page

@@ -106,7 +106,7 @@ async def test_a_process_killed_while_it_exports_leaves_neither_gap_nor_duplicat
     while True:
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert process.stdout is not None
-        seen = 0
+        seen, is_over = 0, False
         fatal = rng.randrange(2, 8)
         with process.stdout as lines:
             for line in lines:

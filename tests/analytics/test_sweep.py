@@ -12,9 +12,10 @@ import pytest
 
 from benchmarks.analytics import make_partition
 from querator.analytics import ledger as ledgers
-from querator.analytics import warehouse
+from querator.analytics import warehouse, writeback
 from querator.analytics.ledger import Ledger
 from querator.analytics.rows import RowBuffer
+from querator.analytics.sweep import Sweep
 from querator.core import commands as cmd
 from querator.core import events as ev
 from querator.core import limits
@@ -352,13 +353,13 @@ def test_a_stretch_ends_behind_so_many_events(monkeypatch: pytest.MonkeyPatch) -
     records = make_partition(3, 3_000, 1, random.Random(1))
     ledger, buffer = Ledger(PARTITION), RowBuffer()
     sizes: list[int] = []
-    kept = ledgers.Sweep.take
+    kept = Sweep.take
 
     def take(self: Any, stretch: Skimmed, partition: int) -> bool:
         sizes.append(stretch.events)
         return kept(self, stretch, partition)
 
-    monkeypatch.setattr(ledgers.Sweep, "take", take)
+    monkeypatch.setattr(Sweep, "take", take)
     for _ in ledger.folding_page(records, buffer):
         pass
     most = limits.EXPORT_STRETCH_EVENTS + max(len(decode_columns(record.events).kinds) for record in records)
@@ -370,7 +371,7 @@ def test_what_was_swept_reaches_the_state_behind_so_many_events(monkeypatch: pyt
     records = make_partition(3, 40_000, 1, random.Random(1))
     ledger, buffer = Ledger(PARTITION), RowBuffer()
     written: list[int] = []
-    kept = ledgers.write_back
+    kept = writeback.write_back
 
     def write_back(sweep: Any, *rest: Any) -> None:
         written.append(sweep.events)

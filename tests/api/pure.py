@@ -29,6 +29,9 @@ class StoppedClock:
     def now(self) -> Instant:
         return self.at
 
+    def align(self, reference: Instant) -> None:
+        """It has a time of its own."""
+
     def monotonic(self) -> int:
         return self.at
 

@@ -70,6 +70,7 @@ class Locked:
     def __init__(self) -> None:
         self.revoked = False
         self.version = 0
+        self.wants_keys = True
 
     def authenticate(self, key: str, now: Instant) -> Principal | Rejected:
         del now

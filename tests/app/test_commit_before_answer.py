@@ -10,6 +10,7 @@ from querator.core.catalog.commands import CreateQueue
 from querator.core.ids import QueueName
 from querator.env.virtual import MemoryNetwork, virtual_env
 from querator.log.memory import Gate, MemoryLog
+from querator.log.store import LogStore
 
 HANDSHAKE = (
     b"GET /v1/stream HTTP/1.1\r\nHost: server\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -64,7 +65,7 @@ async def test_no_socket_sees_anything_while_the_append_is_held(autojump_clock: 
     """Producers, consumers, readers, refused settlers, on WebSocket and on HTTP; then all of them do."""
     network, gate = MemoryNetwork(), Gate()
     env = virtual_env(7, "server", network=network)
-    stores = {"memory": MemoryLog(env, faults=gate)}
+    stores: dict[str, LogStore] = {"memory": MemoryLog(env, faults=gate)}
     async with open_application(stores, env, AppOptions(host="server", port=2319)) as application:
         await _prepare(application)
         async with trio.open_nursery() as nursery:

@@ -10,7 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from querator.app import Application, AppOptions, open_application
 from querator.core.catalog.commands import CreateQueue
-from querator.core.ids import SECOND, QueueName
+from querator.core.ids import SECOND, Duration, QueueName
 from querator.env.virtual import MemoryFiles, MemoryNetwork, virtual_env
 from querator.log.memory import MemoryDisk, MemoryLog
 from tests.app.test_commit_before_answer import HANDSHAKE, frame, post
@@ -41,10 +41,11 @@ class House:
 
     async def _create(self, application: Application) -> None:
         if QueueName("q") not in application.node.catalog.catalog.queues:
-            timeout = 10 * SECOND
             queue = CreateQueue(
-                name=QueueName("q"), reservation_timeout=timeout, expire_timeout=3_600 * SECOND
-            )  # type: ignore[arg-type]
+                name=QueueName("q"),
+                reservation_timeout=Duration(10 * SECOND),
+                expire_timeout=Duration(3_600 * SECOND),
+            )
             await application.node.catalog.change(queue)
 
     async def exchange(self, *sent: bytes) -> bytes:
@@ -56,8 +57,8 @@ class House:
             await wait_all_tasks_blocked()
             received = b""
             with trio.move_on_after(0.001):
-                while data := await stream.receive_some(1 << 20):
-                    received += data
+                while more := await stream.receive_some(1 << 20):
+                    received += more
             return received
 
     async def http(self, path: str, **body: object) -> tuple[int, dict[str, Any]]:

@@ -46,8 +46,10 @@ async def conclude(arena: Arena, name: str, times: int, note: str = "") -> Row:
 async def _given_up(arena: Arena, error: TimeoutError) -> RunFailed:
     """The page of a run that hangs: what is not completed may tell why."""
     arena.tell(f"given up: {error}")
-    for process in (*arena.clients, *arena.servers):
-        process.end()
+    for client in arena.clients:
+        client.end()
+    for server in arena.servers:
+        server.end()
     judgement = await judge(arena)
     judgement.faults.insert(0, f"L7: {error}")
     return RunFailed(write_page(arena, "a run that hangs", judgement))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -42,7 +43,7 @@ async def test_one_postgresql_is_killed_and_the_queue_goes_on_with_the_other(
         await server.start_surely()
         async with connect(server.address) as client, trio.open_nursery() as nursery:
 
-            async def produce(payload: bytes, **columns: str) -> None:
+            async def produce(payload: bytes, **columns: Any) -> None:
                 await client.produce("q", payload, **columns)
                 answered.append(payload)
 

@@ -111,7 +111,7 @@ def on(cli: Run, server: Served) -> Run:
 @pytest.fixture
 def queue(on: Run, request: pytest.FixtureRequest) -> str:
     """A queue of the test's own."""
-    name = request.node.name.replace("[", "-").replace("]", "").replace(" ", "-")
+    name: str = request.node.name.replace("[", "-").replace("]", "").replace(" ", "-")
     made = on("queues", "create", name)
     assert made.code == 0, made.err
     return name

@@ -11,7 +11,7 @@ from querator.core import limits
 from querator.env import Env
 from querator.env.virtual import MemoryNetwork, virtual_env
 from querator.protocol import messages as wire
-from querator.protocol.codec import CODECS, Codec
+from querator.protocol.codec import CODECS, Codec, Fault
 from tests.client.model_server import ModelConnection, ModelServer
 
 PORT = 2319
@@ -124,10 +124,14 @@ class FakeServer:
             frame = await socket.get_message()
             messages = codec.decode_client(frame)
             self.frames.append(messages)
+            others: list[wire.ClientMessage] = []
             for message in messages:
+                assert not isinstance(message, Fault), message
                 if isinstance(message, wire.Call):
                     self._call(connection, codec, message)
-            connection.receive([message for message in messages if not isinstance(message, wire.Call)])
+                else:
+                    others.append(message)
+            connection.receive(others)
             await self._answer(socket, connection)
         await socket.aclose(connection.farewell, "farewell")
 

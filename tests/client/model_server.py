@@ -171,11 +171,11 @@ class ModelConnection:
         for number, wish in self.subscriptions.items():
             while self._push_one(number, wish):
                 pass
-        for wish in list(self.parked):
-            reservation = self._reserve_items(wish.queue, wish.items, None)
+        for parked in list(self.parked):
+            reservation = self._reserve_items(parked.queue, parked.items, None)
             if reservation is not None:
-                self.parked.remove(wish)
-                self._send_reserved(reservation, number=wish.id)
+                self.parked.remove(parked)
+                self._send_reserved(reservation, number=parked.id)
 
     def lose(self, token: str) -> None:
         """End a reservation and tell."""

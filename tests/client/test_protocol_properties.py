@@ -1,6 +1,7 @@
 """The protocol half against a model server, under any interleaving of frames, losses and restarts."""
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -26,6 +27,7 @@ from querator.client.producing import Receipt
 from querator.client.protocol import Protocol, State
 from querator.client.requests import ASK_AGAIN
 from querator.core import limits
+from querator.core.ids import Duration
 from querator.core.replies import Code
 from querator.protocol.messages import (
     Complete,
@@ -82,12 +84,12 @@ class ClientMachine(RuleBasedStateMachine):
         self.server = ModelServer({"one": 1, "many": 3})
         self.client = Protocol(client="c", producer="p", draw=1)
         self.connection: ModelConnection | None = None
-        self.to_server: list[list] = []
+        self.to_server: list[list[Any]] = []
         self.to_client: list[list[ServerMessage]] = []
         self.produced: list[tuple[str, list[bytes], Answer[Receipt]]] = []
         self.settled: list[tuple[str, Answer[None]]] = []
         self.holders: list[tuple[int, Holder]] = []
-        self.answers: list[Answer] = []
+        self.answers: list[Answer[Any]] = []
         self.completed_payloads: list[tuple[str, bytes, Answer[None]]] = []
         self.serial = 0
         self.sent: set[int] = set()
@@ -248,7 +250,7 @@ class ClientMachine(RuleBasedStateMachine):
         reservation = delivery.reservation
         if verb == "extend":
             extended: Answer[int] = Answer()
-            self.client.extend(reservation, 0, extended)
+            self.client.extend(reservation, Duration(0), extended)
             holder.deliveries.append(delivery)
             self.answers.append(extended)
             return
@@ -357,11 +359,11 @@ class ClientMachine(RuleBasedStateMachine):
             else:
                 assert isinstance(answer.error, REFUSED)
         self.refused_means_not_there()
-        for token, answer in self.settled:
-            assert answer.done, token
-            assert answer.error is None or isinstance(answer.error, (ReservationLost, *REFUSED))
-        for queue, payload, answer in self.completed_payloads:
-            if answer.error is None:
+        for token, settled in self.settled:
+            assert settled.done, token
+            assert settled.error is None or isinstance(settled.error, (ReservationLost, *REFUSED))
+        for queue, payload, completed in self.completed_payloads:
+            if completed.error is None:
                 assert self.server.completed(queue).count(payload) == 1
         # What we hold is what the server says we hold: nothing is left without anybody who knows of it.
         assert self.connection is not None

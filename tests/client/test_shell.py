@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -179,7 +180,7 @@ async def test_attributes_of_coalesced_calls_stay_with_their_items(
     async with running() as (server, q):
         async with trio.open_nursery() as nursery:
             for number in range(3):
-                nursery.start_soon(lambda n=number: q.produce("q", b"%d" % n, key=f"k{n}", kind="same"))
+                nursery.start_soon(partial(q.produce, "q", b"%d" % number, key=f"k{number}", kind="same"))
         (message,) = server.sent(wire.Produce)
         assert message.kind == "same"
         assert sorted(zip(message.key, message.payloads, strict=True)) == [
@@ -371,7 +372,7 @@ async def test_a_queue_that_grew_is_noticed(autojump_clock: trio.testing.MockClo
         server.model.grow("q")
         async with trio.open_nursery() as nursery:
             for key in ("ada", "bob", "eve", "joe"):
-                nursery.start_soon(lambda k=key: q.produce("q", k.encode(), key=k))
+                nursery.start_soon(partial(q.produce, "q", key.encode(), key=key))
         assert sorted(server.model.partitions[2].payloads) == [b"ada", b"eve"]
         await settle_down()
         for _ in range(4):

@@ -23,6 +23,9 @@ class FrozenClock:
     def now(self) -> Instant:
         return self._now
 
+    def align(self, reference: Instant) -> None:
+        """It has a time of its own."""
+
     def monotonic(self) -> int:
         return self._real.monotonic()
 

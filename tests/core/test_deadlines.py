@@ -85,6 +85,6 @@ def test_it_is_a_sorted_list_whatever_happens() -> None:
                 deadlines.discard(key)
                 del plain[key]
         first = min(plain.values(), default=None)
-        at = deadlines.next_at()
-        assert (at is None) == (first is None)
-        assert at is None or first is None or first <= at <= first + (1 << 14)
+        soonest = deadlines.next_at()
+        assert (soonest is None) == (first is None)
+        assert soonest is None or first is None or first <= soonest <= first + (1 << 14)

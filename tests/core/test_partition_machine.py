@@ -24,7 +24,7 @@ from querator.core import state as state_module
 from querator.core.capture import Capture
 from querator.core.commands import Listing, Verb
 from querator.core.evolve import fold
-from querator.core.ids import Duration, Instant, PartitionId, Place, ReservationNumber
+from querator.core.ids import Duration, Instant, ItemNumber, PartitionId, Place, ReservationNumber, SessionId
 from querator.core.loading import load
 from querator.core.policy import Backoff, Ordering, Policy
 from querator.core.replies import Rejected
@@ -451,7 +451,7 @@ class PartitionMachine(RuleBasedStateMachine):
 
     @rule(name=names, generation=st.integers(2, 5))
     def resume_session(self, name: str, generation: int) -> None:
-        self.driver.apply(ev.SessionResumed(name, generation))
+        self.driver.apply(ev.SessionResumed(SessionId(name), generation))
         for held in self.model.reservations.values():
             if held.session == name:
                 held.generation = generation
@@ -513,7 +513,8 @@ class PartitionMachine(RuleBasedStateMachine):
             command.reason = data.draw(st.sampled_from(["because", "expired", "attempts_exhausted"]))
         elif by == "number":
             numbers = [item.number for item in self.model.dead] + [self.model.next_item - 1]
-            command.items = data.draw(st.lists(st.sampled_from(numbers), min_size=1, max_size=4))
+            drawn = data.draw(st.lists(st.sampled_from(numbers), min_size=1, max_size=4))
+            command.items = list(map(ItemNumber, drawn))
         self.do(command, lambda now: self.model.redrive(command, now))
 
     @rule(
@@ -531,7 +532,8 @@ class PartitionMachine(RuleBasedStateMachine):
             numbers = sorted(
                 item.number for item in self.model.items.values() if item.home or item.state == "reserved"
             ) or [self.model.next_item]
-            command.items = data.draw(st.lists(st.sampled_from(numbers), min_size=1, max_size=4))
+            drawn = data.draw(st.lists(st.sampled_from(numbers), min_size=1, max_size=4))
+            command.items = list(map(ItemNumber, drawn))
         self.do(command, lambda now: self.model.send_back(command, now))
 
     @rule(to=st.sampled_from([8, 9]), last=st.integers(0, 8))

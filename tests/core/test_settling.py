@@ -6,7 +6,7 @@ from querator.core import commands as cmd
 from querator.core import replies as rep
 from querator.core.commands import Verb
 from querator.core.events import Attributes
-from querator.core.ids import Duration, Instant
+from querator.core.ids import Duration, Instant, Place
 from querator.core.limits import BATCH_ITEMS_MAX, SEGMENT_ITEMS
 from querator.core.policy import Backoff, Policy
 from querator.core.replies import Code
@@ -287,7 +287,7 @@ def by_place(*settlements: cmd.PlaceSettlement) -> cmd.SettlePlaces:
 
 
 def one(place: int, verb: Verb = Verb.COMPLETE, due_at: int = 0) -> cmd.PlaceSettlement:
-    return cmd.PlaceSettlement(*places(place), verb, Instant(due_at))
+    return cmd.PlaceSettlement(Place(place), verb, Instant(due_at))
 
 
 def test_items_settle_by_place_whatever_reservation_holds_them() -> None:
@@ -337,7 +337,7 @@ def test_settling_by_place_is_all_or_nothing(bad: int, code: Code) -> None:
     driver.produce(b"1", b"2", b"3", b"4")
     driver.take(3)
     before = state_hash(driver.state)
-    assert driver.do(by_place(one(1), one(bad), one(2))) == rep.PlaceRefused(*places(bad), code)
+    assert driver.do(by_place(one(1), one(bad), one(2))) == rep.PlaceRefused(Place(bad), code)
     assert state_hash(driver.state) == before
 
 
@@ -346,7 +346,7 @@ def test_the_place_changes_whenever_the_item_enters_again() -> None:
     driver, held = make(1)
     driver.settle(Verb.RELEASE, held)
     assert driver.take().runs == [(2, 1, 1)]
-    assert driver.do(by_place(one(1))) == rep.PlaceRefused(*places(1), Code.UNKNOWN_ITEM)
+    assert driver.do(by_place(one(1))) == rep.PlaceRefused(Place(1), Code.UNKNOWN_ITEM)
     assert driver.do(by_place(one(2))) == rep.Done(1)
 
 
@@ -370,13 +370,13 @@ def test_places_are_found_among_many_ended_reservations() -> None:
     driver.produce(b"kept")
     driver.take()
     driver.do(by_place())
-    assert driver.do(by_place(one(7))) == rep.PlaceRefused(*places(7), Code.UNKNOWN_ITEM)
+    assert driver.do(by_place(one(7))) == rep.PlaceRefused(Place(7), Code.UNKNOWN_ITEM)
     for _ in range(3_000):
         driver.produce(b"x")
         driver.settle(Verb.COMPLETE, driver.take())
     index = driver.state.place_index
     assert index is not None
-    assert driver.do(by_place(one(2_000))) == rep.PlaceRefused(*places(2_000), Code.UNKNOWN_ITEM)
+    assert driver.do(by_place(one(2_000))) == rep.PlaceRefused(Place(2_000), Code.UNKNOWN_ITEM)
     assert len(index._runs) < 2_100
     assert driver.do(by_place(one(1))) == rep.Done(1)
 

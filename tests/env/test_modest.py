@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_a_kernel_without_sessions_or_slices_is_no_trouble(
     monkeypatch.setattr(modest, "_AUTOGROUP", tmp_path / "absent" / "autogroup")
     monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
     monkeypatch.setattr(os, "nice", lambda by: calls.append(f"nice {by}"))
-    monkeypatch.setattr(modest.platform, "machine", lambda: "pdp11")
+    monkeypatch.setattr(platform, "machine", lambda: "pdp11")
 
     def refuse(*_: object) -> None:
         calls.append("refused")

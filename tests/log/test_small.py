@@ -40,11 +40,15 @@ def test_a_small_record_comes_back_as_it_was(events: list[ev.Event], count: int)
 
 
 def test_one_item_at_a_time_is_small() -> None:
-    for events in (
+    examples: list[list[ev.Event]] = [
         [ev.TurnStarted(AT), ev.ItemsProduced(ItemNumber(7), 1, Instant(0), Instant(0), None, "p", 3)],
-        [ev.TurnStarted(AT), ev.ItemsReserved(1, ItemNumber(7), SessionId("s"), 1, AT, Instant(0))],
+        [
+            ev.TurnStarted(AT),
+            ev.ItemsReserved(ReservationNumber(1), ItemNumber(7), SessionId("s"), 1, AT, Instant(0)),
+        ],
         [ev.TurnStarted(AT), ev.ItemsCompleted(ReservationNumber(9), None), ev.ItemsDue(2)],
-    ):
+    ]
+    for events in examples:
         assert decode_small(encode_events(events)) == events
 
 

@@ -1,7 +1,7 @@
 """Histories of a queue drawn by a seed and made by the production node: all that can happen to items."""
 
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import trio
@@ -88,7 +88,7 @@ async def _produce(client: Client, dice: Random, shape: Shape) -> None:
         request += 1
         now = client.node.env.clock.now()
         count = dice.choice((1, 1, 1, 4))
-        more: dict[str, object] = {}
+        more: dict[str, Any] = {}
         if dice.random() < 0.2:
             more["due_at"] = Instant(now + dice.randrange(5 * SECOND))
         if shape.is_keyed:
@@ -137,7 +137,7 @@ async def _work(client: Client, reserved: Reserved, dice: Random, request: int) 
         parts = [((0, reserved.count),)]
     for ranges in parts:
         verb = dice.choices((Verb.COMPLETE, Verb.RETRY, Verb.RELEASE, Verb.DEAD), (70, 18, 6, 6))[0]
-        more: dict[str, object] = {}
+        more: dict[str, Any] = {}
         if verb is Verb.RETRY and dice.random() < 0.3:
             more["due_at"] = Instant(client.node.env.clock.now() + dice.randrange(2 * SECOND))
         if verb is Verb.DEAD:
@@ -174,8 +174,8 @@ def _order(node: Node, partition: PartitionId, dice: Random) -> cmd.Command:
     if kind == 0:
         return cmd.Pause("op")
     if kind == 1:
-        flags = [dice.random() < 0.5 for _ in range(4)]
-        return cmd.Clear(*flags, author="op")
+        one, two, three, four = (dice.random() < 0.5 for _ in range(4))
+        return cmd.Clear(one, two, three, four, author="op")
     if kind in (2, 3):
         last = int(state.next_place)
         places = [Place(dice.randrange(max(1, last - 30), last)) for _ in range(6)] if last > 1 else []

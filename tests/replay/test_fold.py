@@ -7,7 +7,7 @@ import pytest
 from trio.testing import MockClock
 
 from querator.core import events as ev
-from querator.core.ids import PartitionId
+from querator.core.ids import Instant, ItemNumber, PartitionId
 from querator.core.state import PartitionState
 from querator.log.codec import (
     PayloadBlock,
@@ -76,7 +76,7 @@ async def test_a_changed_record_is_found(autojump_clock: MockClock) -> None:
     for index, record in enumerate(records):
         changed = [
             *records[:index],
-            attrs.evolve(record, written_at=record.written_at + 1),
+            attrs.evolve(record, written_at=Instant(record.written_at + 1)),
             *records[index + 1 :],
         ]
         assert diverges(changed).position == record.position
@@ -106,7 +106,7 @@ async def test_an_item_reserved_out_of_turn_is_found(autojump_clock: MockClock) 
         if any(isinstance(event, ev.ItemsReserved) for event in decode_events(record.events))
     )
     events = [
-        attrs.evolve(event, first_item=2) if isinstance(event, ev.ItemsReserved) else event
+        attrs.evolve(event, first_item=ItemNumber(2)) if isinstance(event, ev.ItemsReserved) else event
         for event in decode_events(records[index].events)
     ]
     found = diverges(resealed(records, index, events))

@@ -1,6 +1,7 @@
 """Deciding again: from its inputs a record is decided as it was, or it is shown where not."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 import pytest
@@ -59,7 +60,7 @@ def divergence_of(records: Sequence[Record]) -> Divergence:
     return divergence
 
 
-async def crowd_log(**settings: object) -> MemoryLog:
+async def crowd_log(**settings: Any) -> MemoryLog:
     """Waiters of every kind meet items of every kind: shares, windows, lingers, bytes, backoffs, deaths."""
     world = World()
     async with world.node(record_inputs=True) as node:
@@ -192,7 +193,7 @@ async def test_a_deadline_that_does_not_follow_from_the_policy_is_found(autojump
 
     def later(event: ev.Event) -> ev.Event | None:
         if type(event) is ev.ItemsReserved and not event.run_until:
-            return attrs.evolve(event, deadline=event.deadline + 1)
+            return attrs.evolve(event, deadline=Instant(event.deadline + 1))
         return None
 
     found = divergence_of(resealed(records, later))

@@ -49,7 +49,9 @@ class GoClient:
         )
         reply = BY_PATH[path].reply
         target: Any = (
-            duh_pb2.Reply() if reply is Reply or not status.endswith("200 OK") else message(reply.__name__)
+            duh_pb2.Reply()  # type: ignore[attr-defined]  # generated
+            if reply is Reply or not status.endswith("200 OK")
+            else message(reply.__name__)
         )
         return json_format.Parse(text, target, ignore_unknown_fields=False)
 

@@ -41,9 +41,17 @@ PATIENCE = 60.0
 PROTOBUF = "application/protobuf"
 
 
+Kind = Label = descriptor_pb2.FieldDescriptorProto
+
+
 def _build() -> dict[str, Any]:
     """Message classes by name."""
-    kinds = {"int32": 5, "string": 9, "bytes": 12, "bool": 8}
+    kinds = {
+        "int32": Kind.TYPE_INT32,
+        "string": Kind.TYPE_STRING,
+        "bytes": Kind.TYPE_BYTES,
+        "bool": Kind.TYPE_BOOL,
+    }
     pool = descriptor_pool.DescriptorPool()
     stamps = descriptor_pb2.FileDescriptorProto()
     timestamp_pb2.DESCRIPTOR.CopyToProto(stamps)
@@ -55,20 +63,22 @@ def _build() -> dict[str, Any]:
         message = file.message_type.add(name=name)
         for number, field_name, kind, repeated, _ in fields:
             field = message.field.add(name=field_name, number=number, json_name=field_name)
-            field.label = 3 if repeated else 1
+            field.label = Label.LABEL_REPEATED if repeated else Label.LABEL_OPTIONAL
             if kind in kinds:
-                field.type = kinds[kind]  # type: ignore[assignment]  # the enumeration's numbers
+                field.type = kinds[kind]
             elif kind == "ts":
-                field.type, field.type_name = 11, ".google.protobuf.Timestamp"  # type: ignore[assignment]
+                field.type, field.type_name = Kind.TYPE_MESSAGE, ".google.protobuf.Timestamp"
             elif kind == "map":
                 entry = message.nested_type.add(name="DetailsEntry")
                 entry.options.map_entry = True
-                entry.field.add(name="key", number=1, label=1, type=9)  # type: ignore[arg-type]
-                entry.field.add(name="value", number=2, label=1, type=9)  # type: ignore[arg-type]
-                field.label, field.type = 3, 11  # type: ignore[assignment]
+                for place, part in enumerate(("key", "value"), 1):
+                    entry.field.add(
+                        name=part, number=place, label=Label.LABEL_OPTIONAL, type=Kind.TYPE_STRING
+                    )
+                field.label, field.type = Label.LABEL_REPEATED, Kind.TYPE_MESSAGE
                 field.type_name = f".contract.{name}.DetailsEntry"
             else:
-                field.type, field.type_name = 11, f".contract.{kind}"  # type: ignore[assignment]
+                field.type, field.type_name = Kind.TYPE_MESSAGE, f".contract.{kind}"
     pool.Add(file)
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"contract.{name}")) for name in rows

@@ -266,7 +266,12 @@ NAMES = st.text(st.characters(codec="utf-8"), max_size=20) | st.text(
 @example("é" * 257)
 @given(name=NAMES)
 def test_names_of_queues(fuzzed: Server, name: str) -> None:
-    fields = {"queue_name": name, "lease_timeout": "1m", "expire_timeout": "1h", "requested_partitions": 1}
+    fields: dict[str, Any] = {
+        "queue_name": name,
+        "lease_timeout": "1m",
+        "expire_timeout": "1h",
+        "requested_partitions": 1,
+    }
     fault = fault_of_name(name)
     if fault:
         assert fuzzed.refusal("queues.create", **fields) == (400, f"queue name is invalid; {fault}")

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -43,6 +44,10 @@ def text_of(leased: Any) -> str:
     return text
 
 
+def _itself(text: str, _: object) -> str:
+    return text
+
+
 class Work:
     """One producer, some consumers of batches of one, until every item is completed."""
 
@@ -58,9 +63,7 @@ class Work:
     def produce(self) -> None:
         for number in range(ITEMS):
             text = str(number)
-            self.recorder.call(
-                "produce", lambda text=text: self.server.produce(text), lambda _, text=text: text
-            )
+            self.recorder.call("produce", partial(self.server.produce, text), partial(_itself, text))
 
     def settle(self, kind: str, item: Any) -> None:
         """Complete or retry it."""
@@ -121,7 +124,7 @@ class Work:
                 failures.append(error)
 
         tasks: list[Callable[[], None]] = [self.produce]
-        tasks += [lambda who=f"c{number}": self.consume(who) for number in range(CONSUMERS)]
+        tasks += [partial(self.consume, f"c{number}") for number in range(CONSUMERS)]
         threads = [threading.Thread(target=guarded, args=(task,)) for task in tasks]
         for thread in threads:
             thread.start()

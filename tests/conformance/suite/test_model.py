@@ -111,7 +111,10 @@ class Walk:
         has_dead = self.random.random() < 0.6
         if has_dead:
             server.create("dead", expire_timeout="1000h")
-        self._settings = {"max_attempts": attempts_max, "dead_queue": "dead" if has_dead else ""}
+        self._settings: dict[str, Any] = {
+            "max_attempts": attempts_max,
+            "dead_queue": "dead" if has_dead else "",
+        }
         server.create(lease_timeout="20s", expire_timeout="5m", **self._settings)
         self.model = Model(server.now, attempts_max, has_dead=has_dead)
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def stopping_amid(server: Server, *requests: bytes) -> list[bytes]:
         connection.sendall(b"POST /v1/queues.list HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
         connection.sendall(request[:-1])
-        server.until(lambda connection=connection: has_been_read(connection))
+        server.until(partial(has_been_read, connection))
     stopper = threading.Thread(target=server.stop)
     stopper.start()
     server.until(lambda: not is_listened_at(host, int(port)))
@@ -195,8 +196,8 @@ def test_calls_that_come_later_are_told(running: Server) -> None:
     requests = []
     for path, fields in bodies.items():
         body = json.dumps(fields).encode()
-        head = f"POST /v1/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-        requests.append(head.encode() + body)
+        asked = f"POST /v1/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        requests.append(asked.encode() + body)
     for answer in stopping_amid(running, *requests):
         head, _, document = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 453")

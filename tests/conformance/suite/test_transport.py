@@ -76,7 +76,7 @@ def test_head_is_no_post(server: Server) -> None:
 
 
 def test_authentication_comes_after_the_method_and_before_the_path(guarded: Server) -> None:
-    bad = {"Authorization": "Bearer nope"}
+    bad: dict[str, Any] = {"Authorization": "Bearer nope"}
     assert answer(guarded, "GET", "/v1/nope", **bad)[0] == 400
     assert answer(guarded, "POST", "/v1/nope", **bad) == error(401, "api key is invalid")
     assert answer(guarded, "POST", "/v1/queues.list", b"x", **bad) == error(401, "api key is invalid")
