@@ -194,11 +194,9 @@ class Options:
         return attrs.evolve(self, callers=dice.choice((1, 2)) if dice.random() < _WITH_CALLERS else 0)
 
     def _with_senders(self) -> "Options":
-        """Drawn apart, likewise. Not with callers: of what they settle it is asked by its payload, which is
-        elsewhere too once it was sent home."""
+        """Drawn apart, likewise."""
         dice = Random(f"senders/{self.seed}")
-        is_with = self.dead_queue and not self.callers and dice.random() < _WITH_SENDERS
-        return attrs.evolve(self, senders=int(is_with))
+        return attrs.evolve(self, senders=int(self.dead_queue and dice.random() < _WITH_SENDERS))
 
     def text(self) -> str:
         """What differs from the defaults, as JSON: ``--options`` takes it."""

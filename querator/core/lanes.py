@@ -120,6 +120,8 @@ def come_back(state: "PartitionState", key: str, item: int, due: int) -> None:
     front.insert(index, (item, due))
     _set_behind(state, item)
     advance(state, key, lane)
+    if lane.head != item:
+        state.renew_place(item)
 
 
 def let_go(state: "PartitionState", key: str, count: int) -> None:

@@ -412,6 +412,13 @@ class PartitionState:
         self.line.append(place, item, count)
         self.note_expiry(segment, start, count)
 
+    def renew_place(self, item: int) -> None:
+        """An item that goes back behind another one of its key, and not to the line, is known by its place to
+        whoever had it: that is good no more."""
+        self.write(item)
+        self.moved[item] = self.next_place
+        self.next_place += 1
+
     def to_schedule(self, item: int, count: int, due: int) -> None:
         """Items of one segment wait for ``due``, with new places."""
         place = self.next_place

@@ -16,7 +16,8 @@ def check_leases(evidence: Evidence) -> list[str]:
     """By payloads, and by the time between a call and its answer: each step is one answer's."""
     faults: list[str] = []
     steps = _steps(evidence)
-    leased: dict[str, tuple[int, int]] = {}
+    leased: dict[str, dict[tuple[int, int], None]] = {}
+    """Id to the (partition, reservation) that it may have been told for."""
     for lease in evidence.seen.leases:
         made = [
             (where, step)
@@ -28,16 +29,15 @@ def check_leases(evidence: Evidence) -> list[str]:
                 f"S4: {lease.client} was told at {lease.returned:.6f} of attempt {lease.attempts} at "
                 f"{lease.payload!r}; the log has {[step.attempts + 1 for _, step in made]}"
             )
-        for where, step in made:
-            leased[lease.id] = (where, step.named)
+        leased[lease.id] = {
+            (where, step.named): None for where, step in made if step.attempts + 1 == lease.attempts
+        }
     told: dict[tuple[int, int, int, bytes], str] = {}
     for closing in evidence.seen.closings:
-        where, reservation = leased.get(closing.id, (0, 0))
         found = [
-            step
-            for partition, step, at in steps.get(closing.payload, [])
-            if partition == where
-            and step.named == reservation
+            (where, step)
+            for where, step, at in steps.get(closing.payload, [])
+            if (where, step.named) in leased.get(closing.id, {})
             and step.what in _STEPS[closing.verb]
             and closing.called <= at <= closing.returned
         ]
@@ -47,7 +47,7 @@ def check_leases(evidence: Evidence) -> list[str]:
                 f"with yes at {closing.returned:.6f}, and the log knows nothing of it"
             )
             continue
-        step = found[0]
+        where, step = found[0]
         key = (where, step.position, step.index, closing.payload)
         if key in told:
             faults.append(f"S5: {closing.verb} of {closing.payload!r} was answered with yes twice")

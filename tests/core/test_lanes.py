@@ -4,7 +4,7 @@ from querator.core import commands as cmd
 from querator.core import replies as rep
 from querator.core.commands import Verb
 from querator.core.events import Attributes
-from querator.core.ids import Duration, Instant
+from querator.core.ids import Duration, Instant, Place
 from querator.core.policy import Backoff, Ordering, Policy
 from querator.core.replies import Code
 from tests.core.driver import START, Driver, numbers_of
@@ -27,6 +27,19 @@ def test_one_reservation_may_hold_several_successive_items_of_a_key() -> None:
     driver = make()
     driver.produce(b"1", b"2", b"3", b"4", key=["a", "b", "a", "a"])
     assert numbers_of(driver.take(3)) == [1, 3, 4]
+
+
+def test_an_item_that_comes_back_behind_another_one_has_another_place() -> None:
+    """What its holder of before knew it by is no good any more, though it did not go through the line."""
+    driver = make()
+    driver.produce(b"1", b"2", key="a")
+    ((_, _, _), (place, item, _)) = driver.take(2).runs
+    driver.pass_time(120 * SECOND)
+    ((_, _, _), (other, same, _)) = driver.take(2).runs
+    assert (item, same) == (2, 2)
+    assert other != place
+    refused = driver.decide(cmd.SettlePlaces([cmd.PlaceSettlement(Place(place), Verb.COMPLETE)]))
+    assert isinstance(refused, rep.PlaceRefused)
 
 
 def test_a_key_that_is_held_gives_nothing_to_others() -> None:

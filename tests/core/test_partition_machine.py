@@ -186,7 +186,9 @@ class PartitionMachine(RuleBasedStateMachine):
         assert (shown.reservation, shown.nonce, shown.count) == (held.number, held.nonce, len(held.items))
         assert (shown.deadline, shown.run_until) == (held.deadline, held.run_until)
         self.tokens.append((held.number, held.nonce))
-        self.old_places += [place + offset for place, _, count in shown.runs for offset in range(count)]
+        places = [place + offset for place, _, count in shown.runs for offset in range(count)]
+        assert not set(places) & set(self.old_places), "a holder of before would be taken for this one"
+        self.old_places += places
         if shown.attributes is None:
             assert not any(item.columns for item in held.items)
             return
