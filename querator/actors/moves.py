@@ -92,6 +92,9 @@ class Mover:
             missing = [item for item in items if item not in found]
             if missing:
                 found.update(await self._payloads.read_items(actor, missing))
+                if any(item not in found for item in items):
+                    # They are just being carried, by a record that is not committed yet.
+                    return True
             payloads = [found[item] for item in items]
             attributes = self._attributes(actor, items)
             taken = await ask(

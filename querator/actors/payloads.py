@@ -28,6 +28,7 @@ from querator.log.store import LogStore
 _SPILL_SEGMENTS_MAX: Final = 64
 """Segments that leave memory in one go; more in the next turn."""
 _RETRY: Final = Duration(100 * MILLISECOND)
+_COMMIT_WAIT: Final = Duration(5 * MILLISECOND)
 
 
 class PayloadService:
@@ -112,13 +113,18 @@ class PayloadService:
 
     async def _fill(self, actor: PartitionActor, number: int, store: LogStore) -> None:
         state = actor.state
-        committed = actor.tail
         segment = state.segments.get(number)
         if segment is None or segment.payloads is not None:
             return
         wanted = _origins(segment)
+        while wanted and next(reversed(wanted)) > actor.tail:
+            # They were carried, by a record that is not committed yet.
+            await self._env.clock.sleep(_COMMIT_WAIT)
+            if not actor.is_open or state.segments.get(number) is not segment:
+                return
+            wanted = _origins(segment)
         payloads: list[bytes | None] = [None] * len(segment.states)
-        positions = [position for position in wanted if position <= committed]
+        positions = list(wanted)
         index = 0
         while index < len(positions):
             # Neighbouring records are read together.

@@ -1,6 +1,7 @@
 """History in buckets: announced in the log, dropped whole, and no live payload goes with them."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 import trio
@@ -10,6 +11,7 @@ from querator.actors.claim import claim
 from querator.actors.node import NodeOptions, open_node
 from querator.actors.verification import verify_partition
 from querator.core.ids import QueueName
+from querator.core.limits import SEGMENT_ITEMS
 from querator.env.virtual import virtual_env
 from querator.errors import LogUnavailable
 from querator.log.memory import MemoryLog
@@ -49,6 +51,34 @@ async def test_a_bucket_is_dropped_and_everything_alive_outlives_it(
         got = [payload for reserved in reader.reservations for payload in reserved.payloads]
         # What the first consumer held went back to the tail when it said goodbye.
         assert sorted(got) == sorted([*(b"%05d" % number for number in range(100, 2_000)), b"after"])
+
+
+async def test_payloads_are_not_read_where_they_are_being_carried_to(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """The record that carries them is not committed yet: a line that wants them waits for it."""
+    async with world.node() as node, trio.open_nursery() as nursery:
+        partition = await world.create(node)
+        payloads = [b"%05d" % number for number in range(SEGMENT_ITEMS + 100)]
+        for start in range(0, len(payloads), 500):
+            Client(node).produce(*payloads[start : start + 500], request=start)
+        await settle_down()
+        state = node.broker.actors[partition].state
+        spilled = state.segments[0]
+        state.payload_bytes -= spilled.payload_bytes
+        spilled.payload_bytes, spilled.payloads = 0, None
+        await node.buckets.roll("memory")
+        await settle_down()
+        world.gate.close()
+        nursery.start_soon(partial(node.buckets.prune, "memory", buckets_kept=1))
+        await world.gate.wait_arrived()
+        consumer = Client(node, "s")
+        consumer.subscribe(batch=1_000, window=5_000)
+        await trio.sleep(0.1)
+        world.gate.open()
+        await trio.sleep(1)
+        got = [payload for reserved in consumer.reservations for payload in reserved.payloads]
+        assert got == payloads
 
 
 async def test_a_bucket_that_is_not_exported_is_kept(autojump_clock: MockClock, world: World) -> None:

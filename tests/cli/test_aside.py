@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,11 @@ from tests.cli.conftest import children_of, wait_until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="its policies and sessions are Linux's")
 ROOT = Path(aside.__file__).parents[2]
+SECONDS_MAX = 60
 RUN = f"""
-import sys
+import signal, sys
+# What a shell runs in the background does not hear it: perhaps these tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from querator.cli import aside
 aside._CHILD = {stand_in.__name__!r}
 {{first}}
@@ -41,14 +46,19 @@ def test_history_is_read_aside_and_servers_are_asked_at_once(line: str, *, expec
     assert aside.is_modest(line.split()) is expected
 
 
-def begin(seconds: float, *, first: str = "") -> "subprocess.Popen[bytes]":
-    """Run the stand-in for a command aside, in the working directory."""
-    return subprocess.Popen(
+@contextmanager
+def begin(seconds: float, *, first: str = "") -> Iterator["subprocess.Popen[bytes]"]:
+    """Run the stand-in for a command aside, in the working directory, for no longer than the block."""
+    with subprocess.Popen(
         [sys.executable, "-c", RUN.format(first=first), str(seconds)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @linux
@@ -67,7 +77,7 @@ def test_signals_are_passed_on(number: signal.Signals, code: int) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(number)
-        assert process.wait() == code
+        assert process.wait(SECONDS_MAX) == code
 
 
 @linux
